@@ -1,0 +1,50 @@
+//! Contracts of coredinator, the control plane for fleets of reinforcement-learning services that share one plant.
+//!
+//! A plugin author depends on this crate alone. It holds
+//! - the traits that plugins implement: [`Runtime`] (where instances run), [`HealthProbe`] (one health check), [`Store`]
+//!   (the state of the world);
+//! - the domain types they speak in, parsed at the boundary so that one which exists is valid: [`ServiceName`],
+//!   [`ServiceSpec`], [`RestartPolicy`], [`HealthCheck`], …;
+//! - with the feature `conformance`, a public suite for each trait; with the feature `mock`, a mock of each.
+//!
+//! It does no I/O, starts no task and names no HTTP, SQL or container library.
+
+pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod dependency;
+pub mod duration;
+pub mod field;
+mod health;
+mod name;
+mod probe;
+mod restart;
+mod revision;
+mod runtime;
+mod service;
+mod status;
+mod store;
+
+pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
+pub use dependency::{Dependency, DependencyCondition, DependencyCycle, DependencyGraph};
+pub use field::{FieldError, FieldErrors};
+pub use health::{CheckTiming, Fallback, HealthCheck, HealthStatus, HttpCheck, ProbeSpec, StatusRange};
+pub use name::{InstanceId, InvalidName, RuntimeName, ServiceName};
+pub use probe::{HealthProbe, Outcome, ProbeError, ProbeReport, ProbeTarget};
+pub use restart::{Backoff, InvalidRestartPolicy, RestartBudget, RestartPolicy};
+pub use revision::{Epoch, Revision};
+pub use runtime::{
+    InstanceRef, LogLine, LogQuery, LogStream, Observation, ObservationStream, OutputStream, Runtime,
+    RuntimeCapabilities, RuntimeError, Scope, StartRequest, Started, StopRequest, unknown_options,
+};
+pub use service::{LogRetention, ServiceSpec, Signal, SpecDefaults};
+pub use status::{
+    Event, Exit, InstanceRecord, InstanceState, Intent, Origin, Reason, ServiceRecord, ServiceStatus, Severity,
+};
+pub use store::{
+    Batch, Change, ChangeStream, Fence, InvalidKey, Key, Lease, LeaseOperation, Listing, Operation, Precondition,
+    Record, Store, StoreCapabilities, StoreError, StoreStatus,
+};
+
+#[cfg(feature = "mock")]
+pub use {probe::MockHealthProbe, runtime::MockRuntime, store::MockStore};

@@ -1,0 +1,5 @@
+//! The API, the command line and the binary of coredinator.
+
+pub mod api;
+pub mod cli;
+pub mod config;

@@ -1,0 +1,4 @@
+//! Who exists, where, and how healthy.
+
+pub mod health;
+pub mod store;

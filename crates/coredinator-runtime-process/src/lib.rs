@@ -1,0 +1,1 @@
+//! Runs instances as local processes.

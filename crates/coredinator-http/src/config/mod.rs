@@ -1,1 +1,121 @@
-//! The configuration file.
+//! The configuration: what coredinator is told at its start, from which layers, and what is wrong with it.
+//!
+//! [`Loader`] merges defaults < file < environment < flags into a [`Config`], and tells everything that is wrong at once,
+//! each with its file, line and column. The file is YAML (or JSON, which is YAML):
+//!
+//! ```yaml
+//! coredinator:
+//!   host: 127.0.0.1
+//!   port: 8002
+//!   data_dir: .coredinator          # relative to this file
+//!   database_url: ${DATABASE_URL:-}
+//!   detach: false                   # true: services go on when coredinator ends, and are adopted at its next start
+//!   health_check: {interval: 30, timeout: 10, retries: 3}
+//!   services:
+//!     corerl: {runtime: process, command: [./corerl, --port, "{port}"], port: 0, health_endpoint: /health}
+//!   coordination: {}                # kept as it is
+//! alerts: []                        # kept as it is
+//! ```
+//!
+//! - Variables: `${NAME}`, `${NAME:-default}` and `$$` in any text, with [Compose's meaning](interpolate::interpolate).
+//! - Paths: a service of the process runtime runs in the folder of the file unless it says otherwise; its relative
+//!   `working_dir`, and the program of its command where that is a relative path (`./corerl`), are relative to that folder
+//!   too. A bare name (`python3`) is looked up in `PATH`.
+//! - Environment: `COREDINATOR_HOST`, `COREDINATOR_PORT`, `COREDINATOR_DATA_DIR`, `COREDINATOR_DETACH`,
+//!   `COREDINATOR_HEALTH_CHECK__INTERVAL` and so on for its other keys, `COREDINATOR_DATABASE_URL`, or `DATABASE_URL`, over
+//!   which the former wins. An empty variable counts as unset.
+
+mod across;
+pub mod document;
+pub mod interpolate;
+mod load;
+mod problem;
+mod secret;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use document::Position;
+pub use load::{Checks, Input, Loaded, Loader, Overrides};
+pub use problem::{LoadError, Origin, Problem};
+pub use secret::DatabaseUrl;
+
+use std::path::PathBuf;
+
+use coredinator_core::{CheckTiming, ServiceSpec};
+use serde_json::{Map, Value, json};
+
+/// What coredinator is told at its start; valid as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The address that is listened on: a host name or an address.
+    pub host: String,
+    /// The port that is listened on. 0: any free one.
+    pub port: u16,
+    /// Where the state is kept. One coredinator per directory.
+    pub data_dir: PathBuf,
+    /// Another place for the state; `None` for the embedded store in `data_dir`.
+    pub database_url: Option<DatabaseUrl>,
+    /// Whether services go on when coredinator ends.
+    pub detach: bool,
+    /// The timing of health checks where a service does not say.
+    pub health_check: CheckTiming,
+    /// The declared services, in the order of the file.
+    pub services: Vec<ServiceSpec>,
+    /// The `coordination` section, as it is.
+    pub coordination: Option<Value>,
+    /// The `alerts` section, as it is.
+    pub alerts: Option<Value>,
+}
+
+impl Config {
+    /// The address listened on where nothing is said: this machine alone.
+    pub const DEFAULT_HOST: &str = "127.0.0.1";
+    /// The port listened on where nothing is said.
+    pub const DEFAULT_PORT: u16 = 8002;
+    /// Where the state is kept where nothing is said: beside the file, else in the current directory.
+    pub const DEFAULT_DATA_DIR: &str = ".coredinator";
+
+    /// The configuration as a document of the file's form, with every default written out and secrets left out.
+    #[must_use]
+    pub fn to_document(&self) -> Value {
+        let services: Map<String, Value> =
+            self.services.iter().map(|spec| (spec.name.to_string(), service(spec))).collect();
+        let mut section = json!({
+            "host": self.host,
+            "port": self.port,
+            "data_dir": self.data_dir,
+            "database_url": self.database_url,
+            "detach": self.detach,
+            "health_check": self.health_check,
+            "services": services,
+        });
+        if let Some(coordination) = &self.coordination {
+            section["coordination"] = coordination.clone();
+        }
+        let mut document = json!({ "coredinator": section });
+        if let Some(alerts) = &self.alerts {
+            document["alerts"] = alerts.clone();
+        }
+        document
+    }
+}
+
+fn service(spec: &ServiceSpec) -> Value {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("name");
+        if let Some(Value::Object(environment)) = fields.get_mut("environment") {
+            environment.iter_mut().filter(|(key, _)| is_secret(key)).for_each(|(_, value)| *value = "***".into());
+        }
+    }
+    value
+}
+
+/// Whether a variable's name says that its value should not be shown.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY", "PRIVATE_KEY", "CREDENTIAL", "DATABASE_URL"]
+        .iter()
+        .any(|word| name.contains(word))
+}

@@ -1,0 +1,117 @@
+//! Who on this machine belongs to an instance: found by session and by the variables that every descendant inherits.
+
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Mutex, PoisonError},
+};
+
+use coredinator_core::InstanceId;
+use rustix::process::Pid;
+
+use crate::{
+    pidfd::PidFd,
+    procfs::{self, Stat, Tags},
+};
+
+/// A living process that carries this coredinator's identity.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) fd: PidFd,
+    pub(crate) stat: Stat,
+    pub(crate) id: InstanceId,
+    pub(crate) tags: Tags,
+}
+
+impl Found {
+    /// Whether it still executes.
+    pub(crate) fn is_alive(&self) -> bool {
+        procfs::stat(self.fd.pid()).is_some_and(|stat| stat.start_time == self.stat.start_time && stat.is_alive())
+    }
+
+    /// Whether it leads a session, as the main process of every instance does.
+    pub(crate) fn leads(&self) -> bool {
+        self.stat.session == self.fd.pid().as_raw_pid()
+    }
+}
+
+/// Looks through the machine's processes.
+#[derive(Debug)]
+pub(crate) struct Census {
+    owner: String,
+    /// Sessions that were seen to be nobody's business, so that an exit does not read every environment of the machine.
+    foreign: Mutex<HashSet<i32>>,
+}
+
+impl Census {
+    pub(crate) fn new(owner: String) -> Self {
+        Self { owner, foreign: Mutex::default() }
+    }
+
+    /// Everything alive that carries this coredinator's identity.
+    pub(crate) fn all(&self) -> io::Result<Vec<Found>> {
+        Ok(procfs::pids()?.into_iter().filter_map(|pid| self.identify(pid)).collect())
+    }
+
+    /// Whoever carries this coredinator's identity and `id`.
+    pub(crate) fn of(&self, id: &InstanceId) -> io::Result<Vec<Found>> {
+        let mut all = self.all()?;
+        all.retain(|found| found.id == *id);
+        Ok(all)
+    }
+
+    fn identify(&self, pid: Pid) -> Option<Found> {
+        let owned = |tags: &Tags| tags.get(Tags::OWNER) == Some(self.owner.as_str());
+        procfs::tags(pid).filter(owned)?;
+        // Held first, then read again: what is read now is read of the process that is held.
+        let fd = PidFd::open(pid).ok()?;
+        let tags = procfs::tags(pid).filter(owned)?;
+        let stat = procfs::stat(pid).filter(Stat::is_alive)?;
+        let id = InstanceId::new(tags.get(Tags::INSTANCE_ID)?).ok()?;
+        Some(Found { fd, stat, id, tags })
+    }
+
+    /// What is left of an instance beside its leader: its session, if the leader's zombie still holds that number, and
+    /// whoever carries its id, even in a session of its own. `busy` are the sessions of living instances.
+    ///
+    /// Takes a getsid(2) per process of the machine, and reads the environment only of those in sessions that it has not
+    /// seen before. Zombies do not count; those that fell to this process (as PID 1 or subreaper) are reaped.
+    pub(crate) fn remains(
+        &self,
+        id: &InstanceId,
+        leader: Pid,
+        held: bool,
+        busy: &HashSet<i32>,
+    ) -> io::Result<Vec<PidFd>> {
+        let myself = rustix::process::getpid().as_raw_pid();
+        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = HashSet::new();
+        let mut remains = Vec::new();
+        for pid in procfs::pids()? {
+            let Some(session) = procfs::session(pid).map(Pid::as_raw_pid) else { continue };
+            seen.insert(session);
+            let within = session == leader.as_raw_pid();
+            if pid == leader || !within && (foreign.contains(&session) || busy.contains(&session)) {
+                continue;
+            }
+            let Ok(fd) = PidFd::open(pid) else { continue };
+            let Some(stat) = procfs::stat(pid).filter(|stat| stat.session == session) else { continue };
+            if !stat.is_alive() {
+                if within && stat.parent == myself {
+                    // Nobody else will. An error says that somebody did.
+                    let _ = fd.reap_child();
+                }
+                continue;
+            }
+            let tags = procfs::tags(pid).unwrap_or_default();
+            let owned = tags.get(Tags::OWNER) == Some(self.owner.as_str());
+            if within && held || owned && tags.get(Tags::INSTANCE_ID) == Some(id.as_str()) {
+                remains.push(fd);
+            } else if !owned && !within {
+                foreign.insert(session);
+            }
+        }
+        foreign.retain(|session| seen.contains(session));
+        Ok(remains)
+    }
+}

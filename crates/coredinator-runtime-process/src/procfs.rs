@@ -1,0 +1,162 @@
+//! What `/proc` tells of processes.
+
+use std::{collections::HashMap, fs, io};
+
+use rustix::process::Pid;
+
+/// The fields of `/proc/<pid>/stat` that matter here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// One letter: `R`, `S`, `D`, `T`, `Z`, `X`, …
+    pub(crate) state: char,
+    /// The process that has to reap it.
+    pub(crate) parent: i32,
+    /// The session.
+    pub(crate) session: i32,
+    /// When it started, in clock ticks since boot: with the pid and the boot id, the identity of a process.
+    pub(crate) start_time: u64,
+    /// How it ended, as `waitpid` words it; meaningful in a zombie, and 0 where the kernel does not show it.
+    pub(crate) exit_code: i32,
+}
+
+impl Stat {
+    /// Whether it still executes; a zombie only waits to be reaped.
+    pub(crate) fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// Parses one line. The second field, the program's name in parentheses, may hold anything, spaces and parentheses too:
+    /// what counts is the last `)`.
+    pub(crate) fn parse(line: &str) -> Option<Self> {
+        let rest = &line[line.rfind(')')? + 1..];
+        // The first of these is field 3 of proc(5).
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            state: field(3)?.chars().next()?,
+            parent: field(4)?.parse().ok()?,
+            session: field(6)?.parse().ok()?,
+            start_time: field(22)?.parse().ok()?,
+            exit_code: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
+        })
+    }
+}
+
+/// Reads a process's `stat`; `None` if there is no such process.
+pub(crate) fn stat(pid: Pid) -> Option<Stat> {
+    let bytes = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    Stat::parse(&String::from_utf8_lossy(&bytes))
+}
+
+/// The variables with which a process was started and which coredinator sets: `None` if it is gone or another user's.
+pub(crate) fn tags(pid: Pid) -> Option<Tags> {
+    fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok().map(|bytes| Tags::parse(&bytes))
+}
+
+/// Variables that mark what coredinator started; all absent in a process that has overwritten its environment's memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tags(HashMap<String, String>);
+
+impl Tags {
+    pub(crate) const OWNER: &str = "COREDINATOR_OWNER";
+    pub(crate) const INSTANCE_ID: &str = "COREDINATOR_INSTANCE_ID";
+    pub(crate) const SERVICE: &str = "COREDINATOR_SERVICE";
+    pub(crate) const REPLICA: &str = "COREDINATOR_REPLICA";
+    pub(crate) const HOST: &str = "COREDINATOR_HOST";
+    pub(crate) const PORT: &str = "PORT";
+
+    fn parse(environ: &[u8]) -> Self {
+        let known = [Self::OWNER, Self::INSTANCE_ID, Self::SERVICE, Self::REPLICA, Self::HOST, Self::PORT];
+        let variables = environ.split(|&byte| byte == 0).filter_map(|entry| {
+            let (key, value) = std::str::from_utf8(entry).ok()?.split_once('=')?;
+            known.contains(&key).then(|| (key.to_owned(), value.to_owned()))
+        });
+        // Of a variable that stands there twice, programs see the first.
+        let mut first = HashMap::new();
+        variables.for_each(|(key, value)| {
+            first.entry(key).or_insert(value);
+        });
+        Self(first)
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+}
+
+/// All processes that can be seen.
+pub(crate) fn pids() -> io::Result<Vec<Pid>> {
+    let numbers = fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
+        .filter_map(Pid::from_raw);
+    Ok(numbers.collect())
+}
+
+/// The session of a process, by a system call that costs a hundredth of reading its `stat`.
+pub(crate) fn session(pid: Pid) -> Option<Pid> {
+    rustix::process::getsid(Some(pid)).ok()
+}
+
+/// The identity of this boot of the kernel.
+pub(crate) fn boot_id() -> io::Result<String> {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned())
+}
+
+/// The kernel's version, such as `(6, 18)`.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Seconds since boot, on the clock that start times are told by.
+pub(crate) fn uptime_seconds() -> Option<f64> {
+    fs::read_to_string("/proc/uptime").ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// How often the kernel has killed a process for want of memory since boot, on the whole machine.
+pub(crate) fn oom_kills() -> Option<u64> {
+    let text = fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn this_process_reads_as_itself() {
+        let pid = rustix::process::getpid();
+        let stat = stat(pid).unwrap();
+        assert!(stat.is_alive());
+        assert_eq!(Some(stat.session), session(pid).map(Pid::as_raw_pid));
+        assert!(pids().unwrap().contains(&pid));
+        assert!(stat.start_time > 0 && uptime_seconds().unwrap() > 0.0 && !boot_id().unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_first_of_a_doubled_variable_counts() {
+        let tags = Tags::parse(b"COREDINATOR_OWNER=a\0X=y\0COREDINATOR_OWNER=b\0PORT=\0\xff=1\0rest");
+        assert_eq!((tags.get(Tags::OWNER), tags.get(Tags::PORT), tags.get("X")), (Some("a"), Some(""), None));
+    }
+
+    proptest! {
+        #[test]
+        fn names_cannot_confuse_stat(name in "[ -~]{0,15}", session in 1i32.., start: u64, code: i32) {
+            let line = format!(
+                "7 ({name}) Z 1 6 {session} 0 -1 0 0 0 0 0 0 0 0 0 0 0 0 0 {start} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
+                 0 0 0 0 {code}\n"
+            );
+            let stat = Stat::parse(&line);
+            prop_assert_eq!(stat, Some(Stat { state: 'Z', parent: 1, session, start_time: start, exit_code: code }));
+        }
+
+        #[test]
+        fn garbage_is_no_stat(text in "\\PC{0,200}") {
+            prop_assert_eq!(Stat::parse(&text.replace(')', "")), None);
+            let _ = Stat::parse(&text);
+        }
+    }
+}

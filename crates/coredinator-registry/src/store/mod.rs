@@ -1,1 +1,23 @@
-//! Store back ends.
+//! The store back ends: [`MemoryStore`] for tests and ephemeral use, [`SqliteStore`] embedded and durable.
+//!
+//! Both judge batches and leases with the same pure functions (`judge`) and tell watchers through the same `feed`, so they
+//! differ only in where records live. Both pass `coredinator_core::conformance::store`.
+
+mod feed;
+mod judge;
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteOptions, SqliteStore};
+
+/// How many of the newest revisions a back end keeps for watchers unless told otherwise.
+pub const DEFAULT_RETAINED_REVISIONS: u64 = 10_000;
+
+/// The largest value that a back end takes, in bytes.
+pub const MAX_VALUE_BYTES: usize = 4 << 20;
+
+/// The largest sum of values in one batch that a back end takes, in bytes.
+pub const MAX_BATCH_BYTES: usize = 64 << 20;

@@ -1,0 +1,284 @@
+//! The one that writes: it gathers what waits, commits it as one transaction, and answers when that is on the disk.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use coredinator_core::{Batch, Lease, LeaseOperation, Revision, StoreError};
+use sqlx::{Connection, SqliteConnection};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    SqliteOptions,
+    error::{classify, is_full, is_locked},
+    open::{Patience, connect_writer},
+    reader::Reader,
+    transaction::{self, Answer, Committed, Request},
+};
+use crate::store::feed::Feed;
+
+/// How many requests, and bytes of values, one transaction gathers at most: so that none waits long for the others.
+const GROUP: usize = 512;
+const GROUP_BYTES: usize = 8 << 20;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do. A reply that nobody waits for any more is no reason not to do it.
+pub(super) enum Command {
+    Write {
+        batch: Batch,
+        reply: Reply<Revision>,
+    },
+    Lease {
+        name: String,
+        holder: String,
+        operation: LeaseOperation,
+        reply: Reply<Lease>,
+    },
+    /// Forgets one step; answers how far it is, and the newest revision.
+    Compact {
+        up_to: Revision,
+        reply: Reply<(Revision, Revision)>,
+    },
+    /// Answers how long a round trip took.
+    Check {
+        reply: Reply<Duration>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+pub(super) struct Writer {
+    path: PathBuf,
+    /// `None` after an error that may have left it in an unknown state.
+    connection: Option<SqliteConnection>,
+    options: SqliteOptions,
+    inbox: mpsc::Receiver<Command>,
+    feed: Arc<Feed>,
+    reader: Arc<Reader>,
+}
+
+/// A member of a group, and who waits for its answer.
+enum Waiting {
+    Write(Batch, Reply<Revision>),
+    Lease { name: String, holder: String, operation: LeaseOperation, reply: Reply<Lease> },
+}
+
+impl Waiting {
+    fn request(&self) -> Request<'_> {
+        match self {
+            Self::Write(batch, _) => Request::Write(batch),
+            Self::Lease { name, holder, operation, .. } => Request::Lease { name, holder, operation: *operation },
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Write(batch, _) => {
+                batch.operations.iter().filter_map(|operation| operation.value.as_ref()).map(Vec::len).sum()
+            }
+            Self::Lease { .. } => 0,
+        }
+    }
+
+    fn answer(self, answer: Answer) {
+        match (self, answer) {
+            (Self::Write(_, reply), Answer::Write(answer)) => drop(reply.send(answer)),
+            (Self::Lease { reply, .. }, Answer::Lease(answer)) => drop(reply.send(answer)),
+            // Answers are made in the order of the requests, so this does not happen; dropping the reply tells the caller.
+            _ => {}
+        }
+    }
+
+    fn refuse(self, error: StoreError) {
+        match self {
+            Self::Write(_, reply) => drop(reply.send(Err(error))),
+            Self::Lease { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+fn answer_all(group: Vec<Waiting>, answers: Vec<Answer>) {
+    for (waiting, answer) in group.into_iter().zip(answers) {
+        waiting.answer(answer);
+    }
+}
+
+fn refuse_all(group: Vec<Waiting>, path: &Path, error: sqlx::Error) {
+    let error = Arc::new(error);
+    for waiting in group {
+        waiting.refuse(classify(path, Arc::clone(&error)));
+    }
+}
+
+impl Writer {
+    pub(super) fn new(
+        path: PathBuf,
+        connection: SqliteConnection,
+        options: SqliteOptions,
+        inbox: mpsc::Receiver<Command>,
+        feed: Arc<Feed>,
+        reader: Arc<Reader>,
+    ) -> Self {
+        Self { path, connection: Some(connection), options, inbox, feed, reader }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut closing = None;
+        let mut next = None;
+        loop {
+            let command = match next.take() {
+                Some(command) => command,
+                None => match self.inbox.recv().await {
+                    Some(command) => command,
+                    None => break,
+                },
+            };
+            match command {
+                Command::Write { batch, reply } => next = self.gather(Waiting::Write(batch, reply)).await,
+                Command::Lease { name, holder, operation, reply } => {
+                    next = self.gather(Waiting::Lease { name, holder, operation, reply }).await;
+                }
+                Command::Compact { up_to, reply } => drop(reply.send(self.compact(up_to).await)),
+                Command::Check { reply } => drop(reply.send(self.check().await)),
+                Command::Close { reply } => {
+                    // What was handed in before is still carried out; nothing is taken any more.
+                    self.inbox.close();
+                    closing.get_or_insert(reply);
+                }
+            }
+        }
+        self.feed.close();
+        self.reader.close().await;
+        if let Some(connection) = self.connection
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(file = %self.path.display(), %error, "closing the store failed");
+        }
+        if let Some(reply) = closing {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Carries out a request together with whatever else waits; answers the first command that does not belong with them.
+    async fn gather(&mut self, first: Waiting) -> Option<Command> {
+        let mut bytes = first.size();
+        let mut group = vec![first];
+        let mut other = None;
+        while group.len() < GROUP && bytes < GROUP_BYTES {
+            let waiting = match self.inbox.try_recv() {
+                Ok(Command::Write { batch, reply }) => Waiting::Write(batch, reply),
+                Ok(Command::Lease { name, holder, operation, reply }) => {
+                    Waiting::Lease { name, holder, operation, reply }
+                }
+                Ok(command) => {
+                    other = Some(command);
+                    break;
+                }
+                Err(_) => break,
+            };
+            bytes += waiting.size();
+            group.push(waiting);
+        }
+        match self.commit(&group).await {
+            Ok(answers) => answer_all(group, answers),
+            Err(error) if is_full(&error) && group.len() > 1 => {
+                // One that needs much room must not take those with it that need little.
+                for waiting in group {
+                    let alone = vec![waiting];
+                    match self.commit(&alone).await {
+                        Ok(answers) => answer_all(alone, answers),
+                        Err(error) => refuse_all(alone, &self.path, error),
+                    }
+                }
+            }
+            Err(error) => refuse_all(group, &self.path, error),
+        }
+        other
+    }
+
+    async fn commit(&mut self, group: &[Waiting]) -> Result<Vec<Answer>, sqlx::Error> {
+        let requests: Vec<_> = group.iter().map(Waiting::request).collect();
+        let mut patience = None;
+        let committed = loop {
+            match self.try_commit(&requests).await {
+                Ok(committed) => break committed,
+                Err(error) => self.recover(&mut patience, error).await?,
+            }
+        };
+        self.feed.publish(committed.changes);
+        if committed.compacted > self.feed.compacted() {
+            self.feed.compact(committed.compacted);
+        }
+        Ok(committed.answers)
+    }
+
+    async fn try_commit(&mut self, requests: &[Request<'_>]) -> Result<Committed, sqlx::Error> {
+        let (now, retained) = (self.options.clock.now(), self.options.retained_revisions);
+        transaction::carry_out(self.connection().await?, requests, now, retained).await
+    }
+
+    async fn compact(&mut self, up_to: Revision) -> Result<(Revision, Revision), StoreError> {
+        let mut patience = None;
+        loop {
+            match self.try_compact(up_to).await {
+                Ok((compacted, newest)) => {
+                    self.feed.compact(compacted);
+                    return Ok((compacted, newest));
+                }
+                Err(error) => self.recover(&mut patience, error).await.map_err(|error| classify(&self.path, error))?,
+            }
+        }
+    }
+
+    async fn try_compact(&mut self, up_to: Revision) -> Result<(Revision, Revision), sqlx::Error> {
+        transaction::forget(self.connection().await?, up_to).await
+    }
+
+    async fn check(&mut self) -> Result<Duration, StoreError> {
+        let mut patience = None;
+        loop {
+            let since = Instant::now();
+            match self.try_check().await {
+                Ok(()) => return Ok(since.elapsed()),
+                Err(error) => self.recover(&mut patience, error).await.map_err(|error| classify(&self.path, error))?,
+            }
+        }
+    }
+
+    async fn try_check(&mut self) -> Result<(), sqlx::Error> {
+        transaction::round_trip(self.connection().await?).await
+    }
+
+    /// The connection, made anew if the last one failed.
+    async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect_writer(&self.path, &self.options, false).await?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Makes the connection fit for another attempt; returns once that is worth making, or the error if it is not.
+    async fn recover(&mut self, patience: &mut Option<Patience>, error: sqlx::Error) -> Result<(), sqlx::Error> {
+        if is_locked(&error) || is_full(&error) {
+            if let Some(connection) = &mut self.connection {
+                // It may have rolled back by itself, or not have begun.
+                let _ = sqlx::query("ROLLBACK").execute(connection).await;
+            }
+        } else {
+            self.connection = None;
+        }
+        if !is_locked(&error) {
+            tracing::warn!(file = %self.path.display(), %error, "writing the store failed");
+            return Err(error);
+        }
+        patience.get_or_insert_with(|| Patience::new(&self.path, self.options.lock_wait)).wait(error).await
+    }
+}

@@ -1,0 +1,13 @@
+//! The quickstart: a small simulated plant (`coreio`), its learning controllers (`corerl`), and coredinator keeping them
+//! alive. `plant`, `tank`, `boiler` and `learner` are pure and synchronous; `coreio` and `corerl` put them on HTTP.
+
+pub mod action;
+pub mod boiler;
+pub mod coreio;
+pub mod corerl;
+pub mod learner;
+pub mod plant;
+pub mod problem;
+pub mod serve;
+pub mod state_file;
+pub mod tank;

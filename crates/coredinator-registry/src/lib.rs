@@ -1,7 +1,18 @@
-//! Who exists, where, and how healthy.
+//! Who exists, where, and how healthy: the registry of coredinator, its stores, probes and discovery.
+//!
+//! - [`Registry`]: a handle to everything declared and observed, served from memory, kept in a
+//!   [`Store`](coredinator_core::Store);
+//! - [`store`]: the stores that come with it, in memory and SQLite;
+//! - [`health`]: the probes that come with it, and the monitor that schedules them all;
+//! - [`DataDir`]: the directory of one coredinator, locked while it lives.
 
 mod data_dir;
 pub mod health;
+mod registry;
 pub mod store;
 
 pub use data_dir::{DataDir, DataDirError};
+pub use registry::{
+    Command, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, Registry, RegistryError,
+    RegistryOptions, ServiceView, SyncReport,
+};

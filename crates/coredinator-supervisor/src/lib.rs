@@ -1,1 +1,20 @@
-//! From desired to running.
+//! From desired to running: keeps the managed services of a registry as they are declared.
+//!
+//! One actor per service compares what is declared with what runs, level-triggered, and takes the next step. All deciding
+//! is pure: `machine` (the life of replicas), `restart` (policy, back-off, budget), `gate` (dependencies), `adopt` (what
+//! runs already). `actor` and `supervisor` do the awaiting.
+//!
+//! Every start is written down, durably, before the runtime is asked; so whatever happens to coredinator, what runs is
+//! found again and supervised on, never doubled and never lost.
+
+mod actor;
+mod adopt;
+mod gate;
+mod machine;
+mod restart;
+mod runtimes;
+mod slot;
+mod supervisor;
+
+pub use runtimes::Runtimes;
+pub use supervisor::{Shutdown, Supervisor, SupervisorOptions};

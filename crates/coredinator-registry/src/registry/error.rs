@@ -1,0 +1,42 @@
+//! What can go wrong with a call to the registry, by what the caller can do about it.
+
+use coredinator_core::{FieldError, FieldErrors, ServiceName, StoreError};
+
+/// Why the registry did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// There is no such service.
+    #[error("there is no service {name:?}{}", .nearest.as_ref().map(|n| format!(" (did you mean {n:?}?)")).unwrap_or_default())]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// A service of a similar name.
+        nearest: Option<ServiceName>,
+    },
+    /// The state of the service does not allow it.
+    #[error("{message}")]
+    Conflict {
+        /// A `CamelCase` word of a fixed set: `AlreadyExists`, `External`, `Deleting`.
+        code: &'static str,
+        /// What stands against it, and what to do.
+        message: String,
+    },
+    /// What was asked is not valid.
+    #[error("invalid: {}", FieldErrors(.0.clone()))]
+    Invalid(
+        /// All that is wrong with it.
+        Vec<FieldError>,
+    ),
+    /// The store did not take it.
+    #[error("the change was not stored")]
+    Store(#[from] StoreError),
+}
+
+impl RegistryError {
+    /// Whether the same call may succeed later, unchanged.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_retryable() || matches!(error, StoreError::Conflict { .. }))
+    }
+}

@@ -1,0 +1,313 @@
+//! Follows the store: the one task that turns its changes, and those of health, into snapshots for readers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use coredinator_core::{
+    Change, ChangeStream, Event, HealthCheck, InstanceRecord, InstanceState, Intent, Key, ProbeTarget, Record,
+    Revision, ServiceName, ServiceRecord, StoreError,
+};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    events::NewEvent,
+    journal::{Entry, Journal},
+    keys::{self, Subject},
+    view::{InstanceView, ServiceView},
+};
+use crate::health::{CheckCell, CheckKey, CheckKind, CheckSpec, HealthMonitor, Transition};
+
+/// What the store holds of one service, and the checks that follow from it.
+#[derive(Default)]
+struct Parts {
+    record: Option<(Arc<ServiceRecord>, Revision)>,
+    intent: Arc<Intent>,
+    instances: BTreeMap<u32, Arc<InstanceRecord>>,
+    checks: BTreeMap<CheckKey, (ProbeTarget, coredinator_core::CheckTiming, Arc<CheckCell>)>,
+}
+
+pub(super) struct Follower {
+    shared: Arc<Shared>,
+    monitor: HealthMonitor,
+    journal: Journal,
+    services: BTreeMap<ServiceName, Parts>,
+    /// Up to where the store has been followed.
+    revision: Revision,
+}
+
+impl Follower {
+    pub(super) fn new(shared: Arc<Shared>, monitor: HealthMonitor, journal: Journal) -> Self {
+        Self { shared, monitor, journal, services: BTreeMap::new(), revision: Revision::ZERO }
+    }
+
+    /// Reads everything, and answers the changes from there.
+    pub(super) async fn load(&mut self) -> Result<ChangeStream, StoreError> {
+        let listing = self.shared.store.list("").await?;
+        let changes = self.shared.store.watch("", listing.revision).await?;
+        let mut touched: BTreeSet<ServiceName> = self.services.keys().cloned().collect();
+        for parts in self.services.values_mut() {
+            // The checks stay: what is still wanted is found again.
+            (parts.record, parts.intent) = (None, Arc::default());
+            parts.instances.clear();
+        }
+        let mut events: Vec<&Record> = Vec::new();
+        for record in &listing.records {
+            if keys::parse(&record.key) == Some(Subject::Event) {
+                events.push(record);
+            } else {
+                touched.extend(self.apply_entry(record.revision, &record.key, Some(&record.value)));
+            }
+        }
+        events.sort_by_key(|record| record.revision);
+        for of_one_write in events.chunk_by(|a, b| a.revision == b.revision) {
+            let read = of_one_write.iter().filter_map(|r| Some((r.key.clone(), decode::<Event>(&r.key, &r.value)?)));
+            self.push_events(of_one_write[0].revision, read.collect());
+        }
+        self.publish(touched, listing.revision);
+        Ok(changes)
+    }
+
+    /// Follows until `closed`.
+    pub(super) async fn run(
+        mut self,
+        mut changes: ChangeStream,
+        mut transitions: mpsc::UnboundedReceiver<Transition>,
+        closed: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = closed.cancelled() => return,
+                change = changes.next() => match change {
+                    Some(Ok(change)) => self.apply(change),
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "reading the store anew");
+                        changes = self.reload(&closed).await;
+                    }
+                    None => changes = self.reload(&closed).await,
+                },
+                Some(transition) = transitions.recv() => self.apply_transition(transition),
+            }
+        }
+    }
+
+    async fn reload(&mut self, closed: &CancellationToken) -> ChangeStream {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            match self.load().await {
+                Ok(changes) => return changes,
+                Err(error) => tracing::warn!(%error, ?pause, "the store cannot be read; what is shown may be stale"),
+            }
+            tokio::select! {
+                () = closed.cancelled() => return futures_util::stream::pending().boxed(),
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Change) {
+        let mut touched = BTreeSet::new();
+        let mut events = Vec::new();
+        for (key, value) in change.entries {
+            if keys::parse(&key) == Some(Subject::Event) {
+                let event = value.and_then(|value| decode::<Event>(&key, &value));
+                events.extend(event.map(|event| (key, event)));
+            } else {
+                touched.extend(self.apply_entry(change.revision, &key, value.as_deref()));
+            }
+        }
+        events.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.publish(touched, change.revision);
+        self.push_events(change.revision, events);
+    }
+
+    /// Takes in one record (or its absence), and answers which service it is about.
+    fn apply_entry(&mut self, revision: Revision, key: &Key, value: Option<&[u8]>) -> Option<ServiceName> {
+        match keys::parse(key)? {
+            Subject::Service(name) => {
+                let read = value.and_then(|value| decode::<ServiceRecord>(key, value));
+                self.parts(&name).record = read.map(|record| (Arc::new(record), revision));
+                Some(name)
+            }
+            Subject::Intent(name) => {
+                let read = value.and_then(|value| decode::<Intent>(key, value));
+                self.parts(&name).intent = Arc::new(read.unwrap_or_default());
+                Some(name)
+            }
+            Subject::Instance(name, replica) => {
+                let read = value.and_then(|value| decode::<InstanceRecord>(key, value));
+                let instances = &mut self.parts(&name).instances;
+                match read {
+                    Some(record) => drop(instances.insert(replica, Arc::new(record))),
+                    None => drop(instances.remove(&replica)),
+                }
+                Some(name)
+            }
+            Subject::Event => None,
+        }
+    }
+
+    fn parts(&mut self, name: &ServiceName) -> &mut Parts {
+        self.services.entry(name.clone()).or_default()
+    }
+
+    fn push_events(&self, revision: Revision, events: Vec<(Key, Event)>) {
+        if events.is_empty() {
+            return;
+        }
+        for key in self.shared.events.push(revision, events) {
+            self.journal.add(Entry::Forget(key));
+        }
+    }
+
+    fn publish(&mut self, touched: BTreeSet<ServiceName>, revision: Revision) {
+        for name in touched {
+            self.rebuild(&name);
+        }
+        self.revision = self.revision.max(revision);
+        let revision = self.revision;
+        self.shared.followed.send_if_modified(|seen| std::mem::replace(seen, revision) < revision);
+    }
+
+    fn apply_transition(&mut self, transition: Transition) {
+        let Transition { key, from, to, at, message } = transition;
+        let known = self.services.get(&key.service).is_some_and(|parts| parts.checks.contains_key(&key));
+        if !known {
+            return;
+        }
+        let code = match (key.kind, to) {
+            (CheckKind::Readiness, coredinator_core::HealthStatus::Unhealthy) => "NotReady".to_owned(),
+            _ => {
+                let word = to.to_string();
+                word[..1].to_uppercase() + &word[1..]
+            }
+        };
+        let mut event = NewEvent::normal(&key.service, &code, format!("{from} -> {to}: {message}"));
+        if let Some(replica) = key.replica {
+            event = event.about(replica, key.instance.clone());
+        }
+        if to == coredinator_core::HealthStatus::Unhealthy {
+            event = event.warning();
+        }
+        let (key_of_event, event) = self.shared.stamp(event, at);
+        self.journal.add(Entry::Put(key_of_event, event));
+        self.rebuild(&key.service);
+    }
+
+    /// Makes the snapshot of one service anew, and tells those who listen.
+    fn rebuild(&mut self, name: &ServiceName) {
+        let Some(parts) = self.services.get_mut(name) else { return };
+        parts.renew_checks(&self.monitor, self.shared.clock.now());
+        let Some((record, revision)) = parts.record.clone() else {
+            if parts.instances.is_empty() {
+                self.services.remove(name);
+            }
+            self.shared.replace(name, None);
+            return;
+        };
+        let cell = |key: CheckKey| parts.checks.get(&key).map(|(.., cell)| Arc::clone(cell));
+        let instances = parts.instances.values().map(|instance| {
+            let check = |kind| {
+                cell(CheckKey {
+                    service: name.clone(),
+                    replica: Some(instance.replica),
+                    instance: instance.id.clone(),
+                    kind,
+                })
+            };
+            InstanceView::new(Arc::clone(instance), check(CheckKind::Health), check(CheckKind::Readiness))
+        });
+        let mut view = ServiceView {
+            record,
+            revision,
+            intent: Arc::clone(&parts.intent),
+            status: coredinator_core::ServiceStatus::default(),
+            reason: coredinator_core::Reason::default(),
+            since: self.shared.clock.now(),
+            instances: instances.collect(),
+            check: cell(CheckKey { service: name.clone(), replica: None, instance: None, kind: CheckKind::Health }),
+            // This task alone replaces snapshots, so the next number is known.
+            index: *self.shared.index.borrow() + 1,
+        };
+        (view.status, view.reason) = view.derive();
+        if let Some(before) = self.shared.service(name.as_str()).filter(|before| before.status == view.status) {
+            view.since = before.since;
+        }
+        self.shared.replace(name, Some(Arc::new(view)));
+    }
+}
+
+impl Parts {
+    /// Adds the checks that are wanted and takes away those that no longer are.
+    fn renew_checks(&mut self, monitor: &HealthMonitor, now: coredinator_core::Timestamp) {
+        let wanted = self.wanted_checks(now);
+        let (keep, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.checks).into_iter().partition(|(key, _)| wanted.iter().any(|(k, _)| k == key));
+        self.checks = keep;
+        for key in gone.keys() {
+            monitor.remove(key);
+        }
+        for (key, spec) in wanted {
+            let same = self
+                .checks
+                .get(&key)
+                .is_some_and(|(target, timing, _)| *target == spec.target && *timing == spec.timing);
+            if !same {
+                let (target, timing) = (spec.target.clone(), spec.timing);
+                let cell = monitor.add(key.clone(), spec);
+                self.checks.insert(key, (target, timing, cell));
+            }
+        }
+    }
+
+    fn wanted_checks(&self, now: coredinator_core::Timestamp) -> Vec<(CheckKey, CheckSpec)> {
+        let Some((record, _)) = &self.record else { return Vec::new() };
+        let spec = &record.spec;
+        let check = |kind, of: &HealthCheck, instance: Option<&InstanceRecord>| {
+            let key = CheckKey {
+                service: spec.name.clone(),
+                replica: instance.map(|i| i.replica),
+                instance: instance.and_then(|i| i.id.clone()),
+                kind,
+            };
+            let target = ProbeTarget {
+                service: spec.name.clone(),
+                instance: key.instance.clone(),
+                host: instance.map_or_else(|| spec.host.clone(), |i| i.host.clone()),
+                port: instance.map_or(spec.port, |i| i.port),
+                spec: Arc::new(of.probe.clone()),
+            };
+            let started = instance.and_then(|i| i.started_at).unwrap_or(now);
+            let age = Duration::try_from(now.duration_since(started)).unwrap_or_default();
+            (key, CheckSpec { target, timing: of.timing, age })
+        };
+        if !spec.is_managed() {
+            return spec
+                .health_check
+                .iter()
+                .filter(|_| !record.deleting)
+                .map(|of| check(CheckKind::Health, of, None))
+                .collect();
+        }
+        let running = self.instances.values().filter(|instance| instance.state == InstanceState::Running);
+        running
+            .flat_map(|instance| {
+                let health = spec.health_check.iter().map(|of| check(CheckKind::Health, of, Some(instance)));
+                health.chain(spec.readiness_check.iter().map(|of| check(CheckKind::Readiness, of, Some(instance))))
+            })
+            .collect()
+    }
+}
+
+/// Reads a stored value. What this version cannot read is told and passed over: it is not this version's to destroy.
+fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Option<T> {
+    serde_json::from_slice(value)
+        .inspect_err(|error| tracing::error!(%key, %error, "a stored record cannot be read and is passed over"))
+        .ok()
+}

@@ -1,0 +1,73 @@
+//! Writes events that come with no other write, and takes old ones away: in batches, in the background.
+
+use std::{sync::Arc, time::Duration};
+
+use coredinator_core::{Batch, Event, Key, Precondition, Store};
+use tokio::sync::mpsc;
+
+/// How much of a journal waits at most while the store is away. What comes then is dropped, and told.
+const WAITING: usize = 10_000;
+/// Operations in one write.
+const BATCH: usize = 500;
+
+#[derive(Debug)]
+pub(super) enum Entry {
+    Put(Key, Event),
+    Forget(Key),
+}
+
+/// The end that others write to.
+#[derive(Debug, Clone)]
+pub(super) struct Journal(mpsc::Sender<Entry>);
+
+impl Journal {
+    /// Starts the task that writes. It ends, everything written, when the last `Journal` is dropped.
+    pub(super) fn start(store: Arc<dyn Store>) -> Self {
+        let (sender, mut receiver) = mpsc::channel(WAITING);
+        tokio::spawn(async move {
+            let mut waiting = Vec::new();
+            while receiver.recv_many(&mut waiting, BATCH).await > 0 {
+                write(store.as_ref(), &waiting).await;
+                waiting.clear();
+            }
+        });
+        Self(sender)
+    }
+
+    pub(super) fn add(&self, entry: Entry) {
+        if let Err(error) = self.0.try_send(entry) {
+            tracing::warn!(%error, "an event was not stored");
+        }
+    }
+}
+
+async fn write(store: &dyn Store, entries: &[Entry]) {
+    let mut batch = Batch::new();
+    for entry in entries {
+        batch = match entry {
+            Entry::Put(key, event) => match serde_json::to_vec(event) {
+                Ok(value) => batch.put(key.clone(), value, Precondition::Any),
+                Err(error) => {
+                    tracing::error!(%error, %key, "an event could not be written as JSON");
+                    batch
+                }
+            },
+            Entry::Forget(key) => batch.delete(key.clone(), Precondition::Any),
+        };
+    }
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match store.write(batch.clone()).await {
+            Ok(_) => return,
+            Err(error) if error.is_retryable() => {
+                tracing::debug!(%error, "events wait for the store");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            Err(error) => {
+                tracing::error!(%error, events = entries.len(), "events were not stored");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The registry: who exists, where, and how healthy; served from memory, kept in a [`Store`].
+//!
+//! Writes go to the store; one task follows the store's changes (its own and others') and the health monitor's verdicts,
+//! and makes of them one immutable [`ServiceView`] per service. Readers take these snapshots and never wait for the store.
+
+mod error;
+mod events;
+mod follow;
+mod journal;
+mod keys;
+mod status;
+mod view;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use coredinator_core::{
+    Event, FieldError, InstanceId, Key, Outcome, ProbeReport, Revision, ServiceName, ServiceSpec, SharedClock, Store,
+    StoreError, StoreStatus, Timestamp, field,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use error::RegistryError;
+pub use events::{EventCursor, EventItem, NewEvent};
+pub use view::{Endpoint, InstanceView, ServiceView};
+pub use write::{Command, Declared, SyncReport};
+
+use crate::health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry};
+
+/// What a registry is made of.
+#[derive(Clone)]
+pub struct RegistryOptions {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// What stamps it.
+    pub clock: SharedClock,
+    /// The kinds of health check there are.
+    pub probes: ProbeRegistry,
+    /// How many checks are made at the same time.
+    pub check_concurrency: usize,
+    /// Where the chance that spreads checks starts.
+    pub seed: u64,
+}
+
+/// A handle to the registry. Cheap to clone; its tasks end when the last handle is dropped.
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+    monitor: HealthMonitor,
+    probes: ProbeRegistry,
+    _closed: Arc<DropGuard>,
+}
+
+/// What the handle and its tasks share.
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: SharedClock,
+    services: RwLock<BTreeMap<ServiceName, Arc<ServiceView>>>,
+    /// Rises with every change of any snapshot.
+    index: watch::Sender<u64>,
+    /// Up to which revision the store has been followed.
+    followed: watch::Sender<Revision>,
+    events: Arc<events::EventLog>,
+    listeners: Mutex<Vec<mpsc::UnboundedSender<ServiceName>>>,
+    /// One user's write at a time: each is decided on what is there.
+    deciding: tokio::sync::Mutex<()>,
+    unique: AtomicU32,
+}
+
+impl Registry {
+    /// Reads what the store holds, starts its tasks on the current tokio runtime, and answers the handle.
+    ///
+    /// # Errors
+    /// The store's, if it cannot be read.
+    pub async fn open(options: RegistryOptions) -> Result<Self, StoreError> {
+        let RegistryOptions { store, clock, probes, check_concurrency, seed } = options;
+        let (monitor, transitions) = HealthMonitor::start(MonitorOptions {
+            probes: probes.clone(),
+            clock: Arc::clone(&clock),
+            concurrency: check_concurrency,
+            seed,
+        });
+        let shared = Arc::new(Shared {
+            store: Arc::clone(&store),
+            clock,
+            services: RwLock::default(),
+            index: watch::Sender::new(0),
+            followed: watch::Sender::new(Revision::ZERO),
+            events: Arc::new(events::EventLog::new()),
+            listeners: Mutex::default(),
+            deciding: tokio::sync::Mutex::default(),
+            unique: AtomicU32::new(fastrand::u32(..)),
+        });
+        let mut follower = follow::Follower::new(Arc::clone(&shared), monitor.clone(), journal::Journal::start(store));
+        let changes = follower.load().await?;
+        let closed = CancellationToken::new();
+        tokio::spawn(follower.run(changes, transitions, closed.clone()));
+        Ok(Self { shared, monitor, probes, _closed: Arc::new(closed.drop_guard()) })
+    }
+
+    /// All services, in the order of their names.
+    #[must_use]
+    pub fn services(&self) -> Vec<Arc<ServiceView>> {
+        self.shared.services.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], with the nearest name.
+    pub fn service(&self, name: &str) -> Result<Arc<ServiceView>, RegistryError> {
+        self.shared.service(name).ok_or_else(|| {
+            let services = self.services();
+            let names: Vec<&str> = services.iter().map(|service| service.name().as_str()).collect();
+            let nearest = field::nearest(name, &names).and_then(|near| ServiceName::new(near).ok());
+            RegistryError::NotFound { name: name.to_owned(), nearest }
+        })
+    }
+
+    /// Rises with every change of any service's snapshot; wait on it for changes.
+    #[must_use]
+    pub fn index(&self) -> watch::Receiver<u64> {
+        self.shared.index.subscribe()
+    }
+
+    /// The names of services as their snapshots change, from now on. Level-triggered use: a name says "look again".
+    #[must_use]
+    pub fn changes(&self) -> mpsc::UnboundedReceiver<ServiceName> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+        receiver
+    }
+
+    /// Where requests to `name` can go now; empty if nowhere.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub fn endpoints(&self, name: &str) -> Result<Vec<Endpoint>, RegistryError> {
+        self.service(name).map(|service| service.endpoints())
+    }
+
+    /// The newest `limit` events (of one service, if one is named), oldest first.
+    #[must_use]
+    pub fn recent_events(&self, limit: usize, service: Option<&ServiceName>) -> Vec<Arc<Event>> {
+        self.shared.events.recent(limit, |event| service.is_none_or(|name| event.service == *name))
+    }
+
+    /// Events from after number `after` on; without one, from now on.
+    #[must_use]
+    pub fn events(&self, after: Option<u64>) -> EventCursor {
+        self.shared.events.cursor(after)
+    }
+
+    /// Checks a spec's health checks against the probes that there are; pointers are relative to the spec.
+    #[must_use]
+    pub fn validate_checks(&self, spec: &ServiceSpec) -> Vec<FieldError> {
+        let sections = [("/health_check", &spec.health_check), ("/readiness_check", &spec.readiness_check)];
+        let checks = sections.into_iter().filter_map(|(pointer, check)| check.as_ref().map(|check| (pointer, check)));
+        checks.flat_map(|(at, check)| self.probes.validate(check).into_iter().map(move |e| e.under(at))).collect()
+    }
+
+    /// Takes a service's own word that it lives (`Outcome::Pass`) or not.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`]; [`RegistryError::Conflict`] (`NoHeartbeat`) if the service declares no heartbeat, or
+    /// `instance` is not (any more) one of its running ones.
+    pub fn heartbeat(
+        &self,
+        name: &str,
+        instance: Option<&InstanceId>,
+        outcome: Outcome,
+        message: &str,
+    ) -> Result<(), RegistryError> {
+        let view = self.service(name)?;
+        let service = view.name().clone();
+        let key = |replica, instance| CheckKey { service, replica, instance, kind: CheckKind::Health };
+        let conflict = |message: String| Err(RegistryError::Conflict { code: "NoHeartbeat", message });
+        let key = if view.record.spec.is_managed() {
+            let mut candidates =
+                view.instances.iter().filter(|i| instance.is_none() || i.record.id.as_ref() == instance);
+            match (candidates.next(), candidates.next()) {
+                (Some(one), None) => key(Some(one.record.replica), one.record.id.clone()),
+                (Some(_), Some(_)) => {
+                    return conflict(format!("{name} has several instances: say which by instance_id"));
+                }
+                (None, _) => return conflict(format!("{name} has no such instance")),
+            }
+        } else {
+            key(None, None)
+        };
+        if self.monitor.heartbeat(&key, &ProbeReport::new(outcome, message)) {
+            return Ok(());
+        }
+        conflict(format!("{name} declares no heartbeat, or does not run (health_check: {{ttl: SECONDS}} declares one)"))
+    }
+
+    /// Makes all checks of a service now, and answers when they have answered.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`].
+    pub async fn check_now(&self, name: &str) -> Result<Arc<ServiceView>, RegistryError> {
+        let view = self.service(name)?;
+        let service = view.name();
+        let of_instances = view.instances.iter().flat_map(|i| {
+            [CheckKind::Health, CheckKind::Readiness].map(|kind| (Some(i.record.replica), i.record.id.clone(), kind))
+        });
+        let keys = of_instances.chain([(None, None, CheckKind::Health)]).map(|(replica, instance, kind)| CheckKey {
+            service: service.clone(),
+            replica,
+            instance,
+            kind,
+        });
+        futures_util::future::join_all(keys.map(|key| async move { self.monitor.check_now(&key).await })).await;
+        // The snapshot of a verdict that changed may still be in the making; the cells know already.
+        self.service(name).map(|view| Arc::new(view.refreshed()))
+    }
+
+    /// Checks that the store can be written and read, and tells its state.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn check_store(&self) -> Result<StoreStatus, StoreError> {
+        self.shared.store.check().await
+    }
+
+    /// The monitor behind the checks, for its statistics.
+    #[must_use]
+    pub fn monitor(&self) -> &HealthMonitor {
+        &self.monitor
+    }
+
+    /// What stamps.
+    #[must_use]
+    pub fn clock(&self) -> &SharedClock {
+        &self.shared.clock
+    }
+
+    /// Waits until readers see everything up to `revision`; gives up after 5 s, as when the store can no longer be read.
+    async fn wait_for(&self, revision: Revision) {
+        let mut followed = self.shared.followed.subscribe();
+        let seen = tokio::time::timeout(Duration::from_secs(5), followed.wait_for(|seen| *seen >= revision)).await;
+        if seen.is_err() {
+            tracing::warn!(%revision, "the store took a write but does not tell of it; what is shown may be stale");
+        }
+    }
+}
+
+impl Shared {
+    fn service(&self, name: &str) -> Option<Arc<ServiceView>> {
+        self.services.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn replace(&self, name: &ServiceName, view: Option<Arc<ServiceView>>) {
+        let mut services = self.services.write().unwrap_or_else(PoisonError::into_inner);
+        let changed = match view {
+            Some(view) => {
+                services.insert(name.clone(), view);
+                true
+            }
+            None => services.remove(name).is_some(),
+        };
+        drop(services);
+        if changed {
+            self.index.send_modify(|index| *index += 1);
+            self.listeners
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|listener| listener.send(name.clone()).is_ok());
+        }
+    }
+
+    /// Makes a new event ready to be written.
+    fn stamp(&self, event: NewEvent, at: Timestamp) -> (Key, Event) {
+        let NewEvent { service, replica, instance, severity, reason } = event;
+        let key = keys::event(at, self.unique.fetch_add(1, Ordering::Relaxed));
+        (key, Event { id: 0, at, service, replica, instance, severity, reason, revision: Revision::ZERO })
+    }
+}

@@ -1,0 +1,362 @@
+//! What users and the supervisor write. Deciding is pure ([`redeclare`], [`follow_command`]); the rest carries it out.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use coredinator_core::{
+    Batch, DependencyGraph, FieldError, InstanceRecord, Intent, Origin, Precondition, RestartPolicy, Revision,
+    ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp, field,
+};
+use serde::Serialize;
+
+use super::{NewEvent, Registry, RegistryError, ServiceView, keys};
+
+/// What a declaration came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Declared {
+    /// The service is new.
+    Created,
+    /// It was declared with exactly this before.
+    Unchanged,
+    /// It was declared differently before.
+    Replaced,
+}
+
+/// A user's command about a managed service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Run it, also if it was stopped by hand or has ended. What runs is left alone.
+    Start,
+    /// Stop it until it is started by hand.
+    Stop,
+    /// Replace every instance by a new one; start it if it does not run.
+    Restart,
+    /// Run this many instances, until the declared number changes.
+    Scale(u32),
+}
+
+/// What loading a file changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct SyncReport {
+    /// Services that are new.
+    pub created: Vec<ServiceName>,
+    /// Services that are declared differently now.
+    pub replaced: Vec<ServiceName>,
+    /// Services that the file no longer names.
+    pub removed: Vec<ServiceName>,
+    /// Services that are as they were.
+    pub unchanged: Vec<ServiceName>,
+}
+
+impl Registry {
+    /// Declares a service: registers a new one, or (with `replace`) changes an existing one.
+    ///
+    /// # Errors
+    /// [`RegistryError::Invalid`] for health checks of no known kind and for dependency cycles;
+    /// [`RegistryError::Conflict`] (`AlreadyExists`) if it is declared differently and `replace` is not given;
+    /// [`RegistryError::Store`].
+    pub async fn declare(
+        &self,
+        spec: ServiceSpec,
+        origin: Origin,
+        replace: bool,
+    ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
+        let _deciding = self.shared.deciding.lock().await;
+        let name = spec.name.clone();
+        let existing = self.shared.service(name.as_str());
+        let mut invalid = self.validate_checks(&spec);
+        invalid.extend(self.cycle_with(std::slice::from_ref(&spec), &[]));
+        if !invalid.is_empty() {
+            return Err(RegistryError::Invalid(invalid));
+        }
+        let Some(record) = redeclare(existing.as_deref(), spec, origin, self.shared.clock.now()) else {
+            return self.service(name.as_str()).map(|view| (Declared::Unchanged, view));
+        };
+        let declared = if existing.is_some() { Declared::Replaced } else { Declared::Created };
+        if declared == Declared::Replaced && !replace && existing.as_ref().is_some_and(|view| !view.record.deleting) {
+            let message = format!("service {name} is registered with another spec; replace it with ?replace=true");
+            return Err(RegistryError::Conflict { code: "AlreadyExists", message });
+        }
+        let batch = self.put_declaration(Batch::new(), existing.as_deref(), &record)?;
+        self.commit(batch).await?;
+        self.service(name.as_str()).map(|view| (declared, view))
+    }
+
+    /// Makes the services that came from the file those of `specs`, in one write: what is new or different is declared,
+    /// what the file no longer names is deregistered, what is as it was is not touched.
+    ///
+    /// # Errors
+    /// As [`declare`](Self::declare), pointers starting with `/services/{name}`; nothing is changed then.
+    pub async fn sync(&self, specs: Vec<ServiceSpec>) -> Result<SyncReport, RegistryError> {
+        let _deciding = self.shared.deciding.lock().await;
+        let services = self.services();
+        let named: std::collections::BTreeSet<ServiceName> = specs.iter().map(|spec| spec.name.clone()).collect();
+        let gone: Vec<_> = services
+            .iter()
+            .filter(|view| view.record.origin == Origin::File && !view.record.deleting && !named.contains(view.name()))
+            .collect();
+        let gone_names: Vec<ServiceName> = gone.iter().map(|view| view.name().clone()).collect();
+        let mut invalid: Vec<FieldError> = self.cycle_with(&specs, &gone_names).into_iter().collect();
+        for spec in &specs {
+            let pointer = field::join("/services", spec.name.as_str());
+            invalid.extend(self.validate_checks(spec).into_iter().map(|error| error.under(&pointer)));
+        }
+        if !invalid.is_empty() {
+            return Err(RegistryError::Invalid(invalid));
+        }
+        let mut report = SyncReport { removed: gone_names, ..SyncReport::default() };
+        let mut batch = Batch::new();
+        for view in gone {
+            batch = self.put_removal(batch, view)?;
+        }
+        for spec in specs {
+            let name = spec.name.clone();
+            let existing = self.shared.service(name.as_str());
+            let Some(record) = redeclare(existing.as_deref(), spec, Origin::File, self.shared.clock.now()) else {
+                report.unchanged.push(name);
+                continue;
+            };
+            batch = self.put_declaration(batch, existing.as_deref(), &record)?;
+            if existing.is_some() { &mut report.replaced } else { &mut report.created }.push(name);
+        }
+        self.commit(batch).await?;
+        Ok(report)
+    }
+
+    /// Deregisters a service. An external one is gone when this returns; a managed one is gone when the supervisor has
+    /// stopped its instances. Deregistering again changes nothing.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`], [`RegistryError::Store`].
+    pub async fn deregister(&self, name: &str) -> Result<(), RegistryError> {
+        let _deciding = self.shared.deciding.lock().await;
+        let view = self.service(name)?;
+        if view.record.deleting {
+            return Ok(());
+        }
+        let batch = self.put_removal(Batch::new(), &view)?;
+        self.commit(batch).await
+    }
+
+    /// Carries out a user's command: writes it down for the supervisor, and answers at once.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`]; [`RegistryError::Conflict`] (`External`) for a service that coredinator does not run,
+    /// (`Deleting`) for one that is on its way out; [`RegistryError::Invalid`] for a number of replicas that its fixed
+    /// port does not allow; [`RegistryError::Store`].
+    pub async fn command(&self, name: &str, command: Command) -> Result<Arc<ServiceView>, RegistryError> {
+        let _deciding = self.shared.deciding.lock().await;
+        let view = self.service(name)?;
+        let intent = follow_command(&view, command)?;
+        let event = match command {
+            Command::Start => NewEvent::normal(view.name(), "StartRequested", "started by hand"),
+            Command::Stop => NewEvent::normal(view.name(), "StopRequested", "stopped by hand"),
+            Command::Restart => NewEvent::normal(view.name(), "RestartRequested", "restarted by hand"),
+            Command::Scale(n) => NewEvent::normal(view.name(), "ScaleRequested", format!("scaled to {n}")),
+        };
+        if intent != *view.intent {
+            let batch = Batch::new().put(keys::intent(view.name()), json(&intent)?, Precondition::Any);
+            let batch = self.put_event(batch, event)?;
+            self.commit(batch).await?;
+        }
+        self.service(name)
+    }
+
+    /// Forgets the stops by hand that do not outlive coredinator: those of services whose policy is `always`. Called once,
+    /// when coredinator starts.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn release_stops(&self) -> Result<(), RegistryError> {
+        let _deciding = self.shared.deciding.lock().await;
+        let mut batch = Batch::new();
+        for view in self.services() {
+            if view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
+                let intent = Intent { stopped: false, command: view.intent.command + 1, ..(*view.intent).clone() };
+                batch = batch.put(keys::intent(view.name()), json(&intent)?, Precondition::Any);
+            }
+        }
+        self.commit(batch).await
+    }
+
+    /// Stores what the supervisor did or is about to do with instances, and the events that tell of it, in one write.
+    /// Durable when it returns; readers see it a moment later.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn record(&self, instances: &[InstanceRecord], events: Vec<NewEvent>) -> Result<Revision, StoreError> {
+        let mut batch = Batch::new();
+        for record in instances {
+            let key = keys::instance(&record.service, record.replica);
+            batch = batch.put(key, json(record)?, Precondition::Any);
+        }
+        for event in events {
+            batch = self.put_event(batch, event)?;
+        }
+        self.shared.store.write(batch).await
+    }
+
+    /// Removes the records of replicas that are no longer wanted and have ended.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn forget_instances(&self, service: &ServiceName, replicas: &[u32]) -> Result<Revision, StoreError> {
+        let delete = |batch: Batch, replica: &u32| batch.delete(keys::instance(service, *replica), Precondition::Any);
+        self.shared.store.write(replicas.iter().fold(Batch::new(), delete)).await
+    }
+
+    /// Removes the last of a managed service that was deregistered, now that none of its instances is left. One that has
+    /// been declared again meanwhile stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn forget_service(&self, service: &ServiceName) -> Result<(), RegistryError> {
+        let _deciding = self.shared.deciding.lock().await;
+        let Some(view) = self.shared.service(service.as_str()).filter(|view| view.record.deleting) else {
+            return Ok(());
+        };
+        let mut batch = Batch::new().delete(keys::service(service), Precondition::At(view.revision));
+        batch = batch.delete(keys::intent(service), Precondition::Any);
+        for instance in &view.instances {
+            batch = batch.delete(keys::instance(service, instance.record.replica), Precondition::Any);
+        }
+        let batch = self.put_event(batch, NewEvent::normal(service, "Deregistered", "deregistered"))?;
+        self.commit(batch).await
+    }
+
+    fn put_declaration(
+        &self,
+        batch: Batch,
+        existing: Option<&ServiceView>,
+        record: &ServiceRecord,
+    ) -> Result<Batch, StoreError> {
+        let name = &record.spec.name;
+        let at = existing.map_or(Precondition::Absent, |view| Precondition::At(view.revision));
+        let mut batch = batch.put(keys::service(name), json(record)?, at);
+        if existing
+            .is_some_and(|view| view.intent.replicas.is_some() && view.record.spec.replicas != record.spec.replicas)
+        {
+            let intent = Intent { replicas: None, ..existing.map(|view| (*view.intent).clone()).unwrap_or_default() };
+            batch = batch.put(keys::intent(name), json(&intent)?, Precondition::Any);
+        }
+        let event = match existing {
+            None => NewEvent::normal(name, "Registered", "registered"),
+            Some(_) => NewEvent::normal(name, "Updated", format!("its spec changed; generation {}", record.generation)),
+        };
+        self.put_event(batch, event)
+    }
+
+    fn put_removal(&self, batch: Batch, view: &ServiceView) -> Result<Batch, StoreError> {
+        let name = view.name();
+        if !view.record.spec.is_managed() {
+            let batch = batch.delete(keys::service(name), Precondition::At(view.revision));
+            let batch = batch.delete(keys::intent(name), Precondition::Any);
+            return self.put_event(batch, NewEvent::normal(name, "Deregistered", "deregistered"));
+        }
+        let record = ServiceRecord { deleting: true, ..(*view.record).clone() };
+        let batch = batch.put(keys::service(name), json(&record)?, Precondition::At(view.revision));
+        self.put_event(batch, NewEvent::normal(name, "Deleting", "deregistered; its instances are being stopped"))
+    }
+
+    fn put_event(&self, batch: Batch, event: NewEvent) -> Result<Batch, StoreError> {
+        let (key, event) = self.shared.stamp(event, self.shared.clock.now());
+        Ok(batch.put(key, json(&event)?, Precondition::Any))
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
+        if !batch.operations.is_empty() {
+            let revision = self.shared.store.write(batch).await?;
+            self.wait_for(revision).await;
+        }
+        Ok(())
+    }
+
+    /// The dependency cycle that `specs`, put in place of what is registered under their names, would close.
+    fn cycle_with(&self, specs: &[ServiceSpec], gone: &[ServiceName]) -> Option<FieldError> {
+        let mut edges: BTreeMap<ServiceName, Vec<ServiceName>> = BTreeMap::new();
+        for view in self.services().iter().filter(|view| !view.record.deleting && !gone.contains(view.name())) {
+            edges.insert(view.name().clone(), view.record.spec.depends_on.keys().cloned().collect());
+        }
+        edges.extend(specs.iter().map(|spec| (spec.name.clone(), spec.depends_on.keys().cloned().collect())));
+        let cycle = DependencyGraph::new(edges).waves().err()?;
+        let pointer = match specs {
+            [_] => "/depends_on".to_owned(),
+            _ => format!("{}/depends_on", field::join("/services", cycle.0.first()?.as_str())),
+        };
+        Some(FieldError::new(pointer, cycle.to_string()))
+    }
+}
+
+/// What the record of a service becomes when it is declared as `spec`; `None` if it is that already.
+fn redeclare(
+    existing: Option<&ServiceView>,
+    spec: ServiceSpec,
+    origin: Origin,
+    now: Timestamp,
+) -> Option<ServiceRecord> {
+    let Some(view) = existing else {
+        return Some(ServiceRecord { spec, generation: 1, runs_since: 1, origin, created_at: now, deleting: false });
+    };
+    let old = view.record.as_ref();
+    if old.spec == spec && old.origin == origin && !old.deleting {
+        return None;
+    }
+    let generation = if old.spec == spec { old.generation } else { old.generation + 1 };
+    let runs_since = if runs_the_same(&old.spec, &spec) { old.runs_since } else { generation };
+    Some(ServiceRecord { spec, generation, runs_since, origin, created_at: old.created_at, deleting: false })
+}
+
+/// Whether instances of `a` may go on as instances of `b`: whatever they are started from is the same.
+fn runs_the_same(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+    let options = |spec: &ServiceSpec| {
+        let mut options = spec.options.clone();
+        options.retain(|key, _| !key.starts_with("x-"));
+        options
+    };
+    a.runtime == b.runtime
+        && a.command == b.command
+        && a.environment == b.environment
+        && a.working_dir == b.working_dir
+        && a.host == b.host
+        && a.port == b.port
+        && options(a) == options(b)
+}
+
+/// What a service's intent becomes by a command.
+fn follow_command(view: &ServiceView, command: Command) -> Result<Intent, RegistryError> {
+    let name = view.name();
+    let spec = &view.record.spec;
+    if !spec.is_managed() {
+        let message = format!("{name} is external: coredinator watches it and does not run it");
+        return Err(RegistryError::Conflict { code: "External", message });
+    }
+    if view.record.deleting {
+        return Err(RegistryError::Conflict { code: "Deleting", message: format!("{name} is being deregistered") });
+    }
+    let intent = (*view.intent).clone();
+    Ok(match command {
+        Command::Start => Intent { stopped: false, command: intent.command + 1, ..intent },
+        Command::Stop => Intent { stopped: true, ..intent },
+        Command::Restart => {
+            let number = intent.command + 1;
+            Intent { stopped: false, command: number, restart: number, ..intent }
+        }
+        Command::Scale(replicas) => {
+            let error = if replicas > ServiceSpec::MAX_REPLICAS {
+                Some(format!("must be at most {}, but is {replicas}", ServiceSpec::MAX_REPLICAS))
+            } else if replicas > 1 && spec.port != 0 {
+                Some(format!("{replicas} replicas cannot share port {}", spec.port))
+            } else {
+                None
+            };
+            if let Some(error) = error {
+                return Err(RegistryError::Invalid(vec![FieldError::new("/replicas", error)]));
+            }
+            Intent { replicas: Some(replicas), ..intent }
+        }
+    })
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Invalid(format!("cannot be written as JSON: {error}")))
+}

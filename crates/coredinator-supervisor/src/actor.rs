@@ -1,0 +1,456 @@
+//! The driver of one service: feeds its machine, stores what the machine changed, and takes the steps it asks for.
+
+use std::{
+    collections::BTreeMap,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use coredinator_core::{
+    Exit, InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError, ServiceName,
+    StartRequest, Started, StopRequest,
+};
+use coredinator_registry::{NewEvent, RegistryError, ServiceView};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    gate,
+    machine::{Desired, Machine, Mode, StartOutcome, Step},
+    slot::{Now, Slot},
+    supervisor::Context,
+};
+
+/// How long a write that the store refused waits before it is tried again.
+const WRITE_AGAIN: Duration = Duration::from_millis(500);
+/// How many events of one service wait for the store at most.
+const EVENTS_WAITING: usize = 100;
+
+/// What an actor is told.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Something about it or what it depends on has changed.
+    Look,
+    /// Whether services are to run at all.
+    Mode(Mode),
+    /// Leave everything as it is, and end.
+    Detach,
+    Started {
+        replica: u32,
+        id: InstanceId,
+        outcome: StartOutcome,
+    },
+    Observed {
+        replica: u32,
+        id: InstanceId,
+        observation: Observation,
+    },
+    StopFailed {
+        replica: u32,
+        id: InstanceId,
+        reason: Reason,
+    },
+    /// A write ended.
+    Written {
+        result: Result<(), String>,
+        records: Vec<InstanceRecord>,
+        events: Vec<NewEvent>,
+        steps: Vec<Step>,
+    },
+}
+
+/// What others hold of an actor.
+#[derive(Debug)]
+pub(crate) struct ActorHandle {
+    pub(crate) inbox: mpsc::UnboundedSender<Input>,
+    /// Whether nothing of the service runs, or is about to, or waits to be stored.
+    pub(crate) quiet: watch::Receiver<bool>,
+    pub(crate) task: tokio::task::JoinHandle<()>,
+}
+
+impl ActorHandle {
+    pub(crate) fn tell(&self, input: Input) {
+        // An actor that has ended has nothing left to be told about.
+        let _ = self.inbox.send(input);
+    }
+}
+
+pub(crate) struct Actor {
+    name: ServiceName,
+    context: Arc<Context>,
+    machine: Machine,
+    inbox: mpsc::UnboundedReceiver<Input>,
+    sender: mpsc::UnboundedSender<Input>,
+    quiet: watch::Sender<bool>,
+    rng: fastrand::Rng,
+    mode: Mode,
+    /// The last snapshot seen: what is wanted goes on to be that when the registry no longer tells.
+    view: Option<Arc<ServiceView>>,
+    outbox: Outbox,
+}
+
+/// What waits to be stored, and the steps that may only be taken afterwards.
+#[derive(Default)]
+struct Outbox {
+    records: BTreeMap<u32, InstanceRecord>,
+    events: Vec<NewEvent>,
+    steps: Vec<Step>,
+    writing: bool,
+    not_before: Option<Instant>,
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.events.is_empty() && self.steps.is_empty() && !self.writing
+    }
+}
+
+/// What an actor begins with: the replicas that the store knows, and those of them that run.
+pub(crate) struct Beginning {
+    pub(crate) records: Vec<InstanceRecord>,
+    pub(crate) running: BTreeMap<u32, Started>,
+}
+
+impl Actor {
+    pub(crate) fn spawn(context: Arc<Context>, name: ServiceName, beginning: Beginning) -> ActorHandle {
+        let (sender, inbox) = mpsc::unbounded_channel();
+        let (quiet, is_quiet) = watch::channel(false);
+        let now = context.now();
+        let slots = beginning.records.into_iter().map(|record| resume(record, now));
+        let actor = Self {
+            machine: Machine::new(name.clone(), slots),
+            rng: fastrand::Rng::with_seed(context.next_seed()),
+            inbox,
+            sender: sender.clone(),
+            quiet,
+            mode: Mode::Run,
+            view: None,
+            outbox: Outbox::default(),
+            name,
+            context,
+        };
+        let task = tokio::spawn(actor.run(beginning.running));
+        ActorHandle { inbox: sender, quiet: is_quiet, task }
+    }
+
+    async fn run(mut self, running: BTreeMap<u32, Started>) {
+        if self.look().is_none() {
+            return;
+        }
+        self.take_up(running);
+        loop {
+            let Some(desired) = self.look() else { return };
+            let now = self.context.now();
+            let (name, rng) = (&self.name, &mut self.rng);
+            let steps =
+                self.machine.reconcile(&desired, now, &mut |replica| InstanceId::coin(name, replica, rng.u64(..)));
+            let (records, events) = self.machine.take_changes();
+            self.outbox.records.extend(records.into_iter().map(|record| (record.replica, record)));
+            self.outbox.events.extend(events);
+            self.outbox.steps.extend(steps);
+            self.write(now);
+            let quiet = self.machine.is_quiet() && self.outbox.is_empty();
+            self.quiet.send_if_modified(|was| std::mem::replace(was, quiet) != quiet);
+            if quiet && desired.record.deleting && self.mode == Mode::Run {
+                match self.forget_service().await {
+                    Ok(()) if self.view().is_none() => return,
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(service = %self.name, %error, "deregistering waits for the store");
+                        self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
+                    }
+                }
+            }
+            let due = self.machine.next_due(&desired).into_iter().chain(self.outbox.not_before).min();
+            let input = match due {
+                Some(due) => tokio::select! {
+                    input = self.inbox.recv() => input,
+                    () = tokio::time::sleep_until(due.into()) => Some(Input::Look),
+                },
+                None => self.inbox.recv().await,
+            };
+            let mut next = input;
+            while let Some(input) = next {
+                if matches!(input, Input::Detach) {
+                    self.last_write().await;
+                    return;
+                }
+                self.take(input);
+                next = self.inbox.try_recv().ok();
+            }
+        }
+    }
+
+    /// Takes over the instances that run already, and settles those that the records say do but that are gone.
+    fn take_up(&mut self, mut running: BTreeMap<u32, Started>) {
+        let Some(desired) = self.look() else { return };
+        let now = self.context.now();
+        let live: Vec<u32> = self
+            .machine
+            .slots()
+            .filter(|slot| slot.record.state.is_live() || running.contains_key(&slot.record.replica))
+            .map(|slot| slot.record.replica)
+            .collect();
+        for replica in live {
+            match running.remove(&replica) {
+                Some(started) => {
+                    let instance = started.instance.clone();
+                    self.machine.adopted(started, now);
+                    self.watch(replica, instance);
+                }
+                None => {
+                    let random = self.rng.f64();
+                    self.machine.lost(replica, &desired, now, random);
+                }
+            }
+        }
+    }
+
+    fn view(&self) -> Option<Arc<ServiceView>> {
+        self.context.registry.service(self.name.as_str()).ok()
+    }
+
+    /// What is wanted now; `None` once the service is gone.
+    fn look(&mut self) -> Option<Desired> {
+        if let Some(view) = self.view().filter(|view| view.record.spec.is_managed()) {
+            self.view = Some(view);
+        } else if self.machine.is_quiet() {
+            return None;
+        }
+        // Still running, and no longer declared as something to run: as if deregistered.
+        let gone = self.view().is_none_or(|view| !view.record.spec.is_managed());
+        let view = self.view.clone()?;
+        let health = view.instances.iter().filter_map(|instance| {
+            let id = instance.record.id.clone()?;
+            let status = instance.health.as_ref().map(|cell| cell.status());
+            let words = instance.health.as_ref().map(|cell| cell.snapshot().message).unwrap_or_default();
+            Some((id, (status, instance.ready, words)))
+        });
+        Some(Desired {
+            gate: gate::judge(&view.record.spec, |name| self.context.registry.service(name.as_str()).ok()),
+            health: health.collect(),
+            record: Arc::clone(&view.record),
+            intent: Arc::clone(&view.intent),
+            wanted: if gone { 0 } else { view.wanted_replicas() },
+            declared: if gone { 0 } else { view.declared_replicas() },
+            mode: self.mode,
+        })
+    }
+
+    fn take(&mut self, input: Input) {
+        let Some(desired) = self.look() else { return };
+        let now = self.context.now();
+        let random = self.rng.f64();
+        match input {
+            Input::Look | Input::Detach => {}
+            Input::Mode(mode) => self.mode = self.mode.max(mode),
+            Input::Started { replica, id, outcome } => {
+                let instance = match &outcome {
+                    StartOutcome::Started(started) => Some(started.instance.clone()),
+                    StartOutcome::NotStarted(_) | StartOutcome::Unknown(_) => None,
+                };
+                self.machine.started(replica, &id, outcome, &desired, now, random);
+                if let Some(instance) = instance {
+                    self.watch(replica, instance);
+                }
+            }
+            Input::Observed { replica, id, observation: Observation::Exited(exit) } => {
+                self.machine.exited(replica, &id, exit, &desired, now, random);
+            }
+            Input::Observed { replica, id, observation } => self.machine.observed(replica, &id, &observation, now),
+            Input::StopFailed { replica, id, reason } => self.machine.stop_failed(replica, &id, reason, now),
+            Input::Written { result, records, events, steps } => {
+                self.written(result, records, events, steps, &desired, now)
+            }
+        }
+    }
+
+    /// Stores what waits, unless a write is under way or has just been refused. One write at a time keeps their order.
+    fn write(&mut self, now: Now) {
+        let outbox = &mut self.outbox;
+        if outbox.writing || outbox.not_before.is_some_and(|time| time > now.mono) {
+            return;
+        }
+        outbox.not_before = None;
+        if outbox.is_empty() {
+            return;
+        }
+        outbox.writing = true;
+        let records: Vec<_> = std::mem::take(&mut outbox.records).into_values().collect();
+        let events = std::mem::take(&mut outbox.events);
+        let steps = std::mem::take(&mut outbox.steps);
+        let (registry, sender, name) = (self.context.registry.clone(), self.sender.clone(), self.name.clone());
+        tokio::spawn(async move {
+            let forgotten: Vec<u32> = steps
+                .iter()
+                .filter_map(|step| if let Step::Forget { replica } = step { Some(*replica) } else { None })
+                .collect();
+            let mut result = registry.record(&records, events.clone()).await.map(drop);
+            if result.is_ok() && !forgotten.is_empty() {
+                result = registry.forget_instances(&name, &forgotten).await.map(drop);
+            }
+            let result = result.map_err(|error| error.to_string());
+            // The actor outlives its writes unless the whole supervisor is being dropped.
+            let _ = sender.send(Input::Written { result, records, events, steps });
+        });
+    }
+
+    fn written(
+        &mut self,
+        result: Result<(), String>,
+        records: Vec<InstanceRecord>,
+        events: Vec<NewEvent>,
+        steps: Vec<Step>,
+        desired: &Desired,
+        now: Now,
+    ) {
+        self.outbox.writing = false;
+        let refused = result.err();
+        if let Some(error) = &refused {
+            tracing::warn!(service = %self.name, %error, "what happened could not be stored; trying again");
+            self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
+            for record in records {
+                self.outbox.records.entry(record.replica).or_insert(record);
+            }
+            let newer = std::mem::replace(&mut self.outbox.events, events);
+            self.outbox.events.extend(newer);
+            let excess = self.outbox.events.len().saturating_sub(EVENTS_WAITING);
+            self.outbox.events.drain(..excess);
+        }
+        for step in steps {
+            match (step, &refused) {
+                // A start that is not written down could be doubled or orphaned by a crash, so it waits.
+                (Step::Start { replica, id, .. }, Some(error)) => {
+                    let reason = Reason::new("StoreUnavailable", format!("waits for the store: {error}"));
+                    let random = self.rng.f64();
+                    self.machine.started(replica, &id, StartOutcome::Unknown(reason), desired, now, random);
+                }
+                (Step::Start { replica, id, preferred_port }, None) => self.start(replica, id, preferred_port, desired),
+                // Ending does not wait: an instance that has ended although the store says that it runs is found out.
+                (Step::Stop { instance, how }, _) => self.stop(instance, how),
+                (Step::Forget { replica }, Some(_)) => self.outbox.steps.push(Step::Forget { replica }),
+                (Step::Forget { .. }, None) => {}
+            }
+        }
+    }
+
+    fn runtime_of(&self, replica: u32) -> Option<Arc<dyn Runtime>> {
+        let slot = self.machine.slots().find(|slot| slot.record.replica == replica)?;
+        self.context.runtimes.get(&slot.record.runtime)
+    }
+
+    fn start(&self, replica: u32, id: InstanceId, preferred_port: Option<u16>, desired: &Desired) {
+        let spec = Arc::new(desired.record.spec.clone());
+        let runtime = self.runtime_of(replica);
+        let (context, sender, generation) = (Arc::clone(&self.context), self.sender.clone(), desired.record.generation);
+        tokio::spawn(async move {
+            let outcome = match runtime {
+                None => StartOutcome::NotStarted(Reason::new("UnknownRuntime", "there is no such runtime")),
+                Some(runtime) => {
+                    let environment = context.environment(&spec, generation).await;
+                    let request = StartRequest { id: id.clone(), replica, spec, preferred_port, environment };
+                    outcome(AssertUnwindSafe(runtime.start(request)).catch_unwind().await)
+                }
+            };
+            let _ = sender.send(Input::Started { replica, id, outcome });
+        });
+    }
+
+    fn stop(&self, instance: InstanceRef, how: StopRequest) {
+        let (runtime, sender) = (self.runtime_of(instance.replica), self.sender.clone());
+        tokio::spawn(async move {
+            let failed = match runtime {
+                None => Some(Reason::new("UnknownRuntime", "there is no such runtime")),
+                Some(runtime) => match AssertUnwindSafe(runtime.stop(&instance, how)).catch_unwind().await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(Reason::new("StopFailed", format!("cannot be stopped: {}", chain(&error)))),
+                    Err(_) => Some(Reason::new("StopFailed", "its runtime panicked while stopping it")),
+                },
+            };
+            if let Some(reason) = failed {
+                let InstanceRef { id, replica, .. } = instance;
+                let _ = sender.send(Input::StopFailed { replica, id, reason });
+            }
+        });
+    }
+
+    /// Has the runtime tell of an instance until it has ended.
+    fn watch(&self, replica: u32, instance: InstanceRef) {
+        let (runtime, sender, context) = (self.runtime_of(replica), self.sender.clone(), Arc::clone(&self.context));
+        tokio::spawn(async move {
+            let id = instance.id.clone();
+            let mut ended = false;
+            if let Some(runtime) = runtime {
+                let mut observations = runtime.watch(&instance);
+                while let Some(observation) = observations.next().await {
+                    ended |= matches!(observation, Observation::Exited(_));
+                    if sender.send(Input::Observed { replica, id: id.clone(), observation }).is_err() || ended {
+                        break;
+                    }
+                }
+            }
+            if !ended {
+                let exit = Exit { code: None, signal: None, oom_killed: false, at: context.clock.now() };
+                let _ = sender.send(Input::Observed { replica, id, observation: Observation::Exited(exit) });
+            }
+        });
+    }
+
+    async fn forget_service(&self) -> Result<(), RegistryError> {
+        let runtime = self.view.as_ref().and_then(|view| self.context.runtimes.get(view.record.spec.runtime.as_ref()?));
+        if let Some(runtime) = runtime
+            && let Err(error) = runtime.forget(&self.name).await
+        {
+            tracing::warn!(service = %self.name, %error, "what its runtime keeps of it stays");
+        }
+        self.context.registry.forget_service(&self.name).await
+    }
+
+    /// Waits for the write under way, and stores what came since.
+    async fn last_write(&mut self) {
+        let now = self.context.now();
+        let deadline = tokio::time::Instant::from_std(now.mono) + Duration::from_secs(2);
+        let write = async {
+            loop {
+                self.write(self.context.now());
+                if self.outbox.is_empty() {
+                    return;
+                }
+                match self.inbox.recv().await {
+                    Some(input) => self.take(input),
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout_at(deadline, write).await.is_err() {
+            tracing::warn!(service = %self.name, "what happened last could not be stored; it will be found out");
+        }
+    }
+}
+
+/// A slot that goes on from its record: what waited by the wall clock waits by the monotonic one.
+fn resume(record: InstanceRecord, now: Now) -> Slot {
+    let left = record.next_restart_at.map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default());
+    let mut slot = Slot::of(record);
+    slot.due = left.and_then(|left| now.mono.checked_add(left));
+    slot
+}
+
+fn outcome(result: std::thread::Result<Result<Started, RuntimeError>>) -> StartOutcome {
+    match result {
+        Ok(Ok(started)) => StartOutcome::Started(started),
+        Ok(Err(RuntimeError::NotStarted { reason })) => StartOutcome::NotStarted(reason),
+        Ok(Err(error @ RuntimeError::Unavailable { .. })) => {
+            StartOutcome::Unknown(Reason::new("RuntimeUnavailable", chain(&error)))
+        }
+        Ok(Err(error)) => StartOutcome::NotStarted(Reason::new("StartFailed", chain(&error))),
+        Err(_) => StartOutcome::NotStarted(Reason::new("StartFailed", "its runtime panicked while starting it")),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,379 @@
+//! The supervisor: one actor per managed service, made when it is declared, told when something changes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use coredinator_core::{
+    DependencyGraph, InstanceRecord, InstanceRef, Runtime, RuntimeName, ServiceName, ServiceSpec, SharedClock, Started,
+    StopRequest,
+};
+use coredinator_registry::Registry;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Runtimes,
+    actor::{Actor, ActorHandle, Beginning, Input},
+    adopt,
+    machine::Mode,
+    slot::Now,
+};
+
+/// What a supervisor is made of.
+#[derive(Clone)]
+pub struct SupervisorOptions {
+    /// What is wanted, and where what is observed goes.
+    pub registry: Registry,
+    /// What runs it.
+    pub runtimes: Runtimes,
+    /// What stamps.
+    pub clock: SharedClock,
+    /// Where the chance in back-off starts. Ids of instances are drawn from the same source, so it must never be the same
+    /// twice outside of tests.
+    pub seed: u64,
+    /// Where services reach coredinator: given to them as `COREDINATOR_URL`.
+    pub url: Option<String>,
+    /// Where each service's own document is written for it, named to it by `COREDINATOR_CONFIG_FILE`.
+    pub document_dir: Option<PathBuf>,
+}
+
+/// How the supervisor ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Services are stopped, dependents before what they depend on.
+    StopServices,
+    /// Services go on; the next supervisor adopts them.
+    Detach,
+}
+
+/// Keeps the managed services of a registry as they are declared.
+///
+/// Dropping it is as [`Shutdown::Detach`], but for what is being written at that moment.
+pub struct Supervisor {
+    shutdown: mpsc::Sender<(Shutdown, CancellationToken, oneshot::Sender<()>)>,
+    adopted: watch::Receiver<bool>,
+}
+
+/// What all actors share.
+pub(crate) struct Context {
+    pub(crate) registry: Registry,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) clock: SharedClock,
+    seed: AtomicU64,
+    url: Option<String>,
+    document_dir: Option<PathBuf>,
+    /// Which generation of each service's document has been written.
+    documents: Mutex<BTreeMap<ServiceName, u64>>,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> Now {
+        Now { mono: tokio::time::Instant::now().into_std(), wall: self.clock.now() }
+    }
+
+    pub(crate) fn next_seed(&self) -> u64 {
+        // The odd constant of a Weyl sequence: successive seeds differ in many bits.
+        self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+
+    /// What coredinator adds to the environment of a service's instances.
+    pub(crate) async fn environment(&self, spec: &ServiceSpec, generation: u64) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::new();
+        if let Some(url) = &self.url {
+            environment.insert("COREDINATOR_URL".to_owned(), url.clone());
+        }
+        if let Some(path) = self.document(spec, generation).await {
+            environment.insert("COREDINATOR_CONFIG_FILE".to_owned(), path);
+        }
+        environment
+    }
+
+    /// Writes a service's document once a generation; `None` if it cannot be written, which holds up no start.
+    async fn document(&self, spec: &ServiceSpec, generation: u64) -> Option<String> {
+        let path = self.document_dir.as_ref()?.join(format!("{}.json", spec.name));
+        let documents = || self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        if documents().get(&spec.name) != Some(&generation) {
+            let (target, content) = (path.clone(), serde_json::to_vec_pretty(spec).ok()?);
+            let written = tokio::task::spawn_blocking(move || write_private(&target, &content)).await;
+            if let Ok(Err(error)) = written {
+                tracing::warn!(service = %spec.name, %error, path = %path.display(), "its document cannot be written");
+                return None;
+            }
+            documents().insert(spec.name.clone(), generation);
+        }
+        path.to_str().map(str::to_owned)
+    }
+}
+
+/// Writes a file that only its owner can read, so that readers see the old content or the new one.
+fn write_private(path: &std::path::Path, content: &[u8]) -> std::io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let temporary = path.with_extension(format!("{:016x}.tmp", fastrand::u64(..)));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    file.write_all(content).and_then(|()| std::fs::rename(&temporary, path)).inspect_err(|_| {
+        // Nothing more can be done about a file that can neither be renamed nor removed.
+        let _ = std::fs::remove_file(&temporary);
+    })
+}
+
+impl Supervisor {
+    /// Starts it on the current tokio runtime: finds the instances that run already, then acts.
+    #[must_use]
+    pub fn start(options: SupervisorOptions) -> Self {
+        let SupervisorOptions { registry, runtimes, clock, seed, url, document_dir } = options;
+        let changes = registry.changes();
+        let context = Arc::new(Context {
+            registry,
+            runtimes,
+            clock,
+            seed: AtomicU64::new(seed),
+            url,
+            document_dir,
+            documents: Mutex::default(),
+        });
+        let (shutdown, commands) = mpsc::channel(1);
+        let (adopted_sender, adopted) = watch::channel(false);
+        let (listed_sender, listed) = mpsc::unbounded_channel();
+        for runtime in context.runtimes.iter() {
+            tokio::spawn(list(Arc::clone(&context), Arc::clone(runtime), listed_sender.clone()));
+        }
+        let dispatcher = Dispatcher {
+            context,
+            actors: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            running: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            depends: BTreeMap::new(),
+            adopted: adopted_sender,
+        };
+        tokio::spawn(dispatcher.run(changes, listed, commands));
+        Self { shutdown, adopted }
+    }
+
+    /// Turns true when every runtime has told what runs already: from then on nothing is found any more, only started.
+    #[must_use]
+    pub fn adopted(&self) -> watch::Receiver<bool> {
+        self.adopted.clone()
+    }
+
+    /// Ends it, and answers when it has ended. Cancelling `force` turns an orderly stop into one that kills.
+    pub async fn shutdown(self, how: Shutdown, force: CancellationToken) {
+        let (done, ended) = oneshot::channel();
+        if self.shutdown.send((how, force, done)).await.is_ok() {
+            // An error says that it has ended without answering, which is all that was wanted.
+            let _ = ended.await;
+        }
+    }
+}
+
+/// What a runtime found when coredinator started.
+struct Listed {
+    runtime: RuntimeName,
+    running: BTreeMap<(ServiceName, u32), Started>,
+}
+
+/// Asks a runtime for what runs already, until it answers.
+async fn list(context: Arc<Context>, runtime: Arc<dyn Runtime>, listed: mpsc::UnboundedSender<Listed>) {
+    let name = runtime.name();
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let records = records_of(&context.registry, &name);
+        let known: Vec<InstanceRef> = records.values().filter(|r| r.state.is_live()).filter_map(reference).collect();
+        match runtime.list(&known).await {
+            Ok(found) => {
+                let plan = adopt::plan(found, &records);
+                for instance in plan.end {
+                    let runtime = Arc::clone(&runtime);
+                    tokio::spawn(async move {
+                        let how = StopRequest { grace: Duration::from_secs(10), ..StopRequest::KILL };
+                        tracing::warn!(id = %instance.id, "an instance of no declared service is being ended");
+                        if let Err(error) = runtime.stop(&instance, how).await {
+                            tracing::error!(id = %instance.id, %error, "it could not be ended");
+                        }
+                    });
+                }
+                let _ = listed.send(Listed { runtime: name, running: plan.adopt });
+                return;
+            }
+            Err(error) => tracing::warn!(runtime = %name, %error, "cannot tell what runs; its services wait"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+fn records_of(registry: &Registry, runtime: &RuntimeName) -> BTreeMap<(ServiceName, u32), InstanceRecord> {
+    let services = registry.services();
+    let instances = services.iter().flat_map(|view| view.instances.iter().map(|i| i.record.as_ref().clone()));
+    instances.filter(|r| r.runtime == *runtime).map(|r| ((r.service.clone(), r.replica), r)).collect()
+}
+
+fn reference(record: &InstanceRecord) -> Option<InstanceRef> {
+    Some(InstanceRef {
+        id: record.id.clone()?,
+        service: record.service.clone(),
+        replica: record.replica,
+        handle: record.handle.clone(),
+    })
+}
+
+/// The one task that makes actors and tells them when to look.
+struct Dispatcher {
+    context: Arc<Context>,
+    actors: BTreeMap<ServiceName, ActorHandle>,
+    /// Which runtimes have told what runs.
+    listed: BTreeSet<RuntimeName>,
+    /// What they told, until an actor takes it up.
+    running: BTreeMap<(ServiceName, u32), Started>,
+    /// Who is to look when a service changes.
+    dependents: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
+    depends: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
+    adopted: watch::Sender<bool>,
+}
+
+impl Dispatcher {
+    async fn run(
+        mut self,
+        mut changes: mpsc::UnboundedReceiver<ServiceName>,
+        mut listed: mpsc::UnboundedReceiver<Listed>,
+        mut commands: mpsc::Receiver<(Shutdown, CancellationToken, oneshot::Sender<()>)>,
+    ) {
+        self.look_at_all();
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(name) => self.look_at(&name),
+                    None => return,
+                },
+                Some(found) = listed.recv() => {
+                    self.listed.insert(found.runtime);
+                    self.running.extend(found.running);
+                    self.look_at_all();
+                }
+                command = commands.recv() => {
+                    let Some((how, force, done)) = command else { return };
+                    match how {
+                        Shutdown::StopServices => self.stop_services(force, &mut changes).await,
+                        Shutdown::Detach => {}
+                    }
+                    self.end_actors().await;
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        for view in self.context.registry.services() {
+            self.look_at(view.name());
+        }
+        let all = self.context.runtimes.iter().all(|runtime| self.listed.contains(&runtime.name()));
+        self.adopted.send_if_modified(|adopted| std::mem::replace(adopted, all) != all);
+    }
+
+    /// Something about a service has changed: its actor looks again, and those of its dependents.
+    fn look_at(&mut self, name: &ServiceName) {
+        self.note_dependencies(name);
+        if self.actors.get(name).is_some_and(|actor| actor.task.is_finished()) {
+            self.actors.remove(name);
+        }
+        if !self.actors.contains_key(name) {
+            self.begin(name);
+        }
+        let dependents = self.dependents.get(name).into_iter().flatten();
+        for looking in dependents.chain([name]) {
+            if let Some(actor) = self.actors.get(looking) {
+                actor.tell(Input::Look);
+            }
+        }
+    }
+
+    /// Makes the actor of a managed service, once every runtime that may run something of it has told what runs.
+    fn begin(&mut self, name: &ServiceName) {
+        let Ok(view) = self.context.registry.service(name.as_str()) else { return };
+        let mut runtimes = view.instances.iter().map(|i| &i.record.runtime).chain(&view.record.spec.runtime);
+        let told = runtimes.all(|name| self.listed.contains(name) || self.context.runtimes.get(name).is_none());
+        if !view.record.spec.is_managed() || !told {
+            return;
+        }
+        let records: Vec<InstanceRecord> = view.instances.iter().map(|i| i.record.as_ref().clone()).collect();
+        let found =
+            |record: &InstanceRecord| Some((record.replica, self.running.remove(&(name.clone(), record.replica))?));
+        let running = records.iter().filter_map(found).collect();
+        let beginning = Beginning { records, running };
+        let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning);
+        self.actors.insert(name.clone(), actor);
+    }
+
+    fn note_dependencies(&mut self, name: &ServiceName) {
+        let view = self.context.registry.service(name.as_str()).ok();
+        let now: BTreeSet<ServiceName> =
+            view.map(|view| view.record.spec.depends_on.keys().cloned().collect()).unwrap_or_default();
+        let before = self.depends.get(name).cloned().unwrap_or_default();
+        for gone in before.difference(&now) {
+            if let Some(of) = self.dependents.get_mut(gone) {
+                of.remove(name);
+            }
+        }
+        for new in now.difference(&before) {
+            self.dependents.entry(new.clone()).or_default().insert(name.clone());
+        }
+        if now.is_empty() {
+            self.depends.remove(name)
+        } else {
+            self.depends.insert(name.clone(), now)
+        };
+    }
+
+    /// Stops all services, dependents first, those of one wave side by side.
+    async fn stop_services(&mut self, force: CancellationToken, changes: &mut mpsc::UnboundedReceiver<ServiceName>) {
+        let edges = self.depends.clone();
+        let names = self.actors.keys().map(|name| (name.clone(), edges.get(name).cloned().unwrap_or_default()));
+        // Cycles are refused at registration; without an order everything stops at once.
+        let waves = DependencyGraph::new(names).waves().unwrap_or_else(|_| vec![self.actors.keys().cloned().collect()]);
+        for wave in waves.into_iter().rev() {
+            let actors: Vec<&ActorHandle> = wave.iter().filter_map(|name| self.actors.get(name)).collect();
+            for actor in &actors {
+                actor.tell(Input::Mode(Mode::ShutDown));
+            }
+            let quiet = futures_util::future::join_all(actors.iter().map(|actor| {
+                let mut quiet = actor.quiet.clone();
+                async move {
+                    // An error says that the actor has ended, and with it everything of its service.
+                    let _ = quiet.wait_for(|quiet| *quiet).await;
+                }
+            }));
+            tokio::pin!(quiet);
+            let mut forced = false;
+            loop {
+                tokio::select! {
+                    _ = &mut quiet => break,
+                    () = force.cancelled(), if !forced => {
+                        forced = true;
+                        self.actors.values().for_each(|actor| actor.tell(Input::Mode(Mode::Kill)));
+                    }
+                    // Nothing new begins; what changes is told to those who still stop.
+                    Some(name) = changes.recv() => {
+                        if let Some(actor) = self.actors.get(&name) {
+                            actor.tell(Input::Look);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn end_actors(&mut self) {
+        let actors = std::mem::take(&mut self.actors);
+        actors.values().for_each(|actor| actor.tell(Input::Detach));
+        futures_util::future::join_all(actors.into_values().map(|actor| actor.task)).await;
+    }
+}

@@ -1,1 +1,4 @@
-//! The HTTP API.
+//! The HTTP API: it parses, calls the registry, and renders.
+
+pub mod model;
+mod schema;

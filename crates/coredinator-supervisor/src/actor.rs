@@ -261,7 +261,7 @@ impl Actor {
             Input::Observed { replica, id, observation } => self.machine.observed(replica, &id, &observation, now),
             Input::StopFailed { replica, id, reason } => self.machine.stop_failed(replica, &id, reason, now),
             Input::Written { result, records, events, steps } => {
-                self.written(result, records, events, steps, &desired, now)
+                self.written(result, records, events, steps, &desired, now);
             }
         }
     }

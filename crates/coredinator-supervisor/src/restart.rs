@@ -90,7 +90,7 @@ mod tests {
 
     use super::*;
 
-    pub(crate) fn spec(extra: Value) -> ServiceSpec {
+    fn spec(extra: &Value) -> ServiceSpec {
         let mut document = json!({"name": "a", "runtime": "process", "command": "x", "backoff": {"jitter": 0}});
         document.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         ServiceSpec::parse("", None, document, &SpecDefaults::default()).unwrap()
@@ -121,7 +121,7 @@ mod tests {
             ("unless-stopped", 1, &restart),
         ];
         for (policy, code, expected) in table {
-            let spec = spec(json!({"restart_policy": policy}));
+            let spec = spec(&json!({"restart_policy": policy}));
             let verdict = decide(&spec, &exit(code), &mut History::default(), at(0), 0.5);
             assert!(expected(&verdict), "{policy} {code}: {verdict:?}");
         }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn success_codes_and_unknown_codes() {
-        let spec = spec(json!({"restart_policy": "on-failure", "success_exit_codes": [0, 143]}));
+        let spec = spec(&json!({"restart_policy": "on-failure", "success_exit_codes": [0, 143]}));
         assert_eq!(decide(&spec, &exit(143), &mut History::default(), at(0), 0.5), Verdict::Completed);
         // An exit that nobody saw may have been a failure, so it counts as one.
         let unseen = Ending::Exited(Exit { code: None, signal: None, oom_killed: false, at: at(0) });
@@ -138,12 +138,12 @@ mod tests {
 
     #[test]
     fn a_limit_in_a_row_and_a_budget_in_a_window() {
-        let limited = spec(json!({"restart_policy": "on-failure:2"}));
+        let limited = spec(&json!({"restart_policy": "on-failure:2"}));
         let mut history = History::default();
         let verdicts: Vec<_> = (0..3).map(|_| decide(&limited, &exit(1), &mut history, at(0), 0.5)).collect();
         assert!(matches!(&verdicts[2], Verdict::Failed(reason) if reason.code == "RestartLimit"), "{verdicts:?}");
 
-        let budgeted = spec(json!({"restart_budget": {"attempts": 2, "window": 100}}));
+        let budgeted = spec(&json!({"restart_budget": {"attempts": 2, "window": 100}}));
         let mut history = History::default();
         for (time, allowed) in [(0, true), (60, true), (70, false), (101, true), (102, false)] {
             let verdict = decide(&budgeted, &exit(1), &mut history, at(time), 0.5);
@@ -154,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_window_never_sees_more_restarts_than_its_budget(gaps in prop::collection::vec(0i64..50, 1..60), budget in 1u32..6) {
-            let spec = spec(json!({"restart_budget": {"attempts": budget, "window": 100}}));
+            let spec = spec(&json!({"restart_budget": {"attempts": budget, "window": 100}}));
             let mut history = History::default();
             let (mut time, mut restarts) = (0, Vec::new());
             for gap in gaps {

@@ -1,0 +1,253 @@
+//! The supervisor over a real SQLite file and real processes: what is declared runs, whatever happens to it.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use coredinator_core::{InstanceState, Origin, ServiceSpec, ServiceStatus, SpecDefaults, SystemClock};
+use coredinator_registry::{
+    Command, Registry, RegistryOptions, ServiceView, health::ProbeRegistry, store::SqliteStore,
+};
+use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
+use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// An upper bound for a loaded machine, never waited for in full.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Plant {
+    registry: Registry,
+    supervisor: Supervisor,
+}
+
+impl Plant {
+    async fn open(dir: &Path) -> Self {
+        let clock = Arc::new(SystemClock);
+        let registry = Registry::open(RegistryOptions {
+            store: Arc::new(SqliteStore::open(dir.join("store.sqlite")).await.unwrap()),
+            clock: clock.clone(),
+            probes: ProbeRegistry::builtin(),
+            check_concurrency: 64,
+            seed: 1,
+        })
+        .await
+        .unwrap();
+        let owner = dir.to_string_lossy().into_owned();
+        let runtime = ProcessRuntime::new(ProcessRuntimeOptions::new(dir.join("logs"), owner)).unwrap();
+        let supervisor = Supervisor::start(SupervisorOptions {
+            registry: registry.clone(),
+            runtimes: Runtimes::new([Arc::new(runtime) as _]),
+            clock,
+            seed: fastrand::u64(..),
+            url: None,
+            document_dir: Some(dir.to_owned()),
+        });
+        Self { registry, supervisor }
+    }
+
+    async fn declare(&self, document: Value) {
+        let spec = ServiceSpec::parse("", None, document, &SpecDefaults::default()).unwrap();
+        self.registry.declare(spec, Origin::Api, true).await.unwrap();
+    }
+
+    /// Waits until `holds`, and tells the last state seen if it never does.
+    async fn until(&self, name: &str, what: &str, holds: impl Fn(&ServiceView) -> bool) -> Arc<ServiceView> {
+        let mut index = self.registry.index();
+        let wait = async {
+            loop {
+                if let Ok(view) = self.registry.service(name)
+                    && holds(&view)
+                {
+                    return view;
+                }
+                index.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(view) => view,
+            Err(_) => panic!("{name} was never {what}: {:#?}", self.registry.service(name)),
+        }
+    }
+
+    async fn running(&self, name: &str, replicas: usize) -> Vec<u32> {
+        let view = self
+            .until(name, "running", |view| {
+                let running = view.instances.iter().filter(|i| i.record.state == InstanceState::Running);
+                running.count() == replicas && view.instances.len() == replicas
+            })
+            .await;
+        view.instances.iter().map(|instance| instance.record.pid.unwrap()).collect()
+    }
+
+    async fn end(self, how: Shutdown) {
+        self.supervisor.shutdown(how, CancellationToken::new()).await;
+    }
+}
+
+/// The processes that carry this owner's mark, by the kernel's account.
+fn alive(dir: &Path) -> Vec<u32> {
+    let mark = format!("COREDINATOR_OWNER={}", dir.display());
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    })
+    .collect()
+}
+
+fn kill(pid: u32) {
+    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+fn sleeper(name: &str) -> Value {
+    json!({"name": name, "runtime": "process", "command": ["sleep", "1000"], "backoff": {"initial": 0.01, "jitter": 0}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_process_is_replaced_and_a_stopped_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    plant.declare(sleeper("a")).await;
+    let mut pids = plant.running("a", 1).await;
+    for round in 1..=4 {
+        kill(pids[0]);
+        let killed = pids[0];
+        let view = plant
+            .until("a", "restarted", |view| {
+                let record = &view.instances[0].record;
+                record.state == InstanceState::Running && record.pid != Some(killed)
+            })
+            .await;
+        let record = &view.instances[0].record;
+        assert_eq!((record.restarts, record.last_exit.as_ref().unwrap().signal), (round, Some(9)));
+        pids = vec![record.pid.unwrap()];
+        assert_eq!(alive(dir.path()), pids);
+    }
+    plant.registry.command("a", Command::Stop).await.unwrap();
+    plant.until("a", "stopped", |v| v.status == ServiceStatus::Stopped && v.reason.code == "StoppedByHand").await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+    plant.end(Shutdown::StopServices).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_starts_at_once_are_one_instance() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    plant.declare(sleeper("a")).await;
+    plant.registry.command("a", Command::Stop).await.unwrap();
+    let starts = (0..20).map(|_| plant.registry.command("a", Command::Start));
+    for started in futures_util::future::join_all(starts).await {
+        started.unwrap();
+    }
+    let pids = plant.running("a", 1).await;
+    assert_eq!(alive(dir.path()), pids);
+    plant.end(Shutdown::StopServices).await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaling_changing_and_deregistering_leave_what_is_declared() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    plant.declare(sleeper("a")).await;
+    plant.declare(sleeper("b")).await;
+    let untouched = plant.running("b", 1).await;
+    plant.running("a", 1).await;
+    plant.registry.command("a", Command::Scale(3)).await.unwrap();
+    let three = plant.running("a", 3).await;
+    plant.registry.command("a", Command::Scale(2)).await.unwrap();
+    assert_eq!(plant.running("a", 2).await, three[..2]);
+
+    let mut changed = sleeper("a");
+    changed["labels"] = json!({"line": "a"});
+    plant.declare(changed.clone()).await;
+    plant.until("a", "relabelled", |view| view.record.generation == 2).await;
+    assert_eq!(plant.running("a", 2).await, three[..2], "a label restarts nothing");
+    changed["command"] = json!(["sleep", "2000"]);
+    plant.declare(changed).await;
+    plant.until("a", "replaced", |view| view.instances.iter().all(|i| i.record.generation == 3)).await;
+    let replaced = plant.running("a", 2).await;
+    assert!(replaced.iter().all(|pid| !three.contains(pid)));
+
+    plant.registry.deregister("a").await.unwrap();
+    tokio::time::timeout(PATIENCE, async {
+        let mut index = plant.registry.index();
+        while plant.registry.service("a").is_ok() {
+            index.changed().await.unwrap();
+        }
+    })
+    .await
+    .expect("a was never gone");
+    assert_eq!(alive(dir.path()), untouched);
+    plant.end(Shutdown::StopServices).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_program_is_told_and_started_when_it_appears() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("later.sh");
+    let plant = Plant::open(dir.path()).await;
+    let backoff = json!({"initial": 0.05, "max": 0.1, "jitter": 0});
+    plant.declare(json!({"name": "a", "runtime": "process", "command": [program], "backoff": backoff})).await;
+    let view = plant.until("a", "in back-off", |view| view.status == ServiceStatus::Backoff).await;
+    assert_eq!(view.reason.code, "CommandNotFound");
+    assert!(view.reason.message.contains("later.sh"), "{}", view.reason.message);
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    plant.running("a", 1).await;
+    plant.end(Shutdown::StopServices).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dependents_start_after_and_stop_before_what_they_depend_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    let mut job = sleeper("job");
+    job["command"] = json!(["sh", "-c", "exit 0"]);
+    job["restart_policy"] = json!("no");
+    let mut late = sleeper("late");
+    late["depends_on"] = json!({"job": {"condition": "service_completed_successfully"}, "base": {}});
+    plant.declare(late).await;
+    let view = plant.until("late", "waiting", |view| !view.instances.is_empty()).await;
+    assert_eq!(view.reason.code, "DependencyMissing");
+    plant.declare(sleeper("base")).await;
+    plant.declare(job).await;
+    plant.running("late", 1).await;
+    plant.until("job", "completed", |view| view.status == ServiceStatus::Completed).await;
+    let registry = plant.registry.clone();
+    plant.end(Shutdown::StopServices).await;
+    let stopped = |name: &str| {
+        let events = registry.recent_events(1000, None);
+        events.iter().position(|event| event.service.as_str() == name && event.reason.code == "Stopped")
+    };
+    assert!(stopped("late").unwrap() < stopped("base").unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_left_running_is_adopted_and_what_died_meanwhile_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    plant.declare(sleeper("lives")).await;
+    plant.declare(sleeper("dies")).await;
+    let lives = plant.running("lives", 1).await;
+    let dies = plant.running("dies", 1).await;
+    plant.end(Shutdown::Detach).await;
+    kill(dies[0]);
+    let plant = Plant::open(dir.path()).await;
+    let view = plant
+        .until("dies", "restarted", |v| v.instances[0].record.restarts == 1 && v.status == ServiceStatus::Healthy)
+        .await;
+    let replacement = view.instances[0].record.pid.unwrap();
+    assert_eq!(plant.running("lives", 1).await, lives);
+    let mut expected = vec![lives[0], replacement];
+    expected.sort_unstable();
+    let mut alive_now = alive(dir.path());
+    alive_now.sort_unstable();
+    assert_eq!(alive_now, expected);
+    // Adopted is supervised as started: its end is seen.
+    kill(lives[0]);
+    plant.until("lives", "restarted", |view| view.instances[0].record.restarts == 1).await;
+    plant.end(Shutdown::StopServices).await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+}

@@ -1,12 +1,13 @@
 //! What identifies a process for good, as it is stored.
 
+use coredinator_core::LogRetention;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::{pidfd::PidFd, procfs};
 
-/// A process for good: its number AND when it started AND in which boot of the kernel. Host and port are repeated so that an
-/// adopted instance is answered as it was when it started.
+/// A process for good: its number AND when it started AND in which boot of the kernel. The rest is repeated so that an
+/// adopted instance is answered and looked after as it was when it started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handle {
     pub(crate) pid: i32,
@@ -17,6 +18,10 @@ pub(crate) struct Handle {
     pub(crate) host: String,
     #[serde(default)]
     pub(crate) port: u16,
+    #[serde(default)]
+    pub(crate) log_max_size: Option<u64>,
+    #[serde(default)]
+    pub(crate) log_max_files: Option<u32>,
 }
 
 impl Handle {
@@ -27,6 +32,15 @@ impl Handle {
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!(self)
+    }
+
+    /// How much of its output is kept.
+    pub(crate) fn retention(&self) -> LogRetention {
+        let default = LogRetention::default();
+        LogRetention {
+            max_size: self.log_max_size.unwrap_or(default.max_size).max(4096),
+            max_files: self.log_max_files.unwrap_or(default.max_files).max(1),
+        }
     }
 
     /// Takes hold of the process if it is still the same one and leads its session.
@@ -66,7 +80,15 @@ mod tests {
 
     #[test]
     fn a_handle_reads_back() {
-        let handle = Handle { pid: 7, start_time: 9, boot_id: "b".into(), host: "h".into(), port: 1 };
+        let handle = Handle {
+            pid: 7,
+            start_time: 9,
+            boot_id: "b".into(),
+            host: "h".into(),
+            port: 1,
+            log_max_size: Some(1),
+            log_max_files: None,
+        };
         assert_eq!(Handle::parse(&handle.to_json()), Some(handle));
     }
 }

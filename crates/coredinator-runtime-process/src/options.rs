@@ -17,7 +17,7 @@ pub struct ProcessRuntimeOptions {
     pub clock: SharedClock,
     /// Where ports for services with `port: 0` come from. The default, 20000 to 29999, lies below the range from which Linux
     /// takes the ports of outgoing connections, so that none of those can snatch a port before the service binds it. When
-    /// it is used up, the kernel chooses.
+    /// it is used up, any other is taken.
     pub ports: RangeInclusive<u16>,
 }
 

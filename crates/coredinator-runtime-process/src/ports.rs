@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 /// Hands out ports that nobody listens on, each to one instance at a time.
 #[derive(Debug)]
@@ -44,8 +44,10 @@ impl Ports {
                 return Some(port);
             }
         }
-        // The range is used up: let the kernel choose.
-        (0..64).find_map(|_| bound_port(0).filter(|&port| state.held.insert(port)))
+        // The range is used up: any other that needs no privilege will do.
+        let port = (1024..=u16::MAX).rev().find(|port| !state.held.contains(port) && is_free(*port))?;
+        state.held.insert(port);
+        Some(port)
     }
 
     /// Notes that an instance has `port`, however it came by it.
@@ -59,17 +61,15 @@ impl Ports {
     }
 }
 
+/// Whether `port` can be bound on all addresses, which fails where anybody listens on it on any of them. It is not listened on,
+/// and old connections that linger in TIME_WAIT do not count.
 fn is_free(port: u16) -> bool {
-    bound_port(port).is_some()
-}
-
-/// Binds `port` on all addresses without listening, which fails where anybody listens on it on any, and lets go again. Old
-/// connections that linger in TIME_WAIT do not count.
-fn bound_port(port: u16) -> Option<u16> {
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).ok()?;
-    sockopt::set_socket_reuseaddr(&socket, true).ok()?;
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)).ok()?;
-    SocketAddrV4::try_from(getsockname(&socket).ok()?).ok().map(|address| address.port())
+    let bound = || {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
+    };
+    bound().is_ok()
 }
 
 #[cfg(test)]

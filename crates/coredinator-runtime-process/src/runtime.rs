@@ -15,6 +15,7 @@ use tracing::warn;
 use crate::{
     census::Found,
     instance::VANISH,
+    logs,
     options::ProcessRuntimeOptions,
     pidfd::PidFd,
     shared::{Place, Shared},
@@ -114,7 +115,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { scope: Scope::NodeLocal, adopts: true, exit_of_adopted: self.keeps_exits, logs: false }
+        RuntimeCapabilities { scope: Scope::NodeLocal, adopts: true, exit_of_adopted: self.keeps_exits, logs: true }
     }
 
     fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError> {
@@ -173,11 +174,13 @@ impl Runtime for ProcessRuntime {
         gone.then_some(()).ok_or_else(survives)
     }
 
-    async fn logs(&self, _query: LogQuery) -> Result<LogStream, RuntimeError> {
-        Err(RuntimeError::Unsupported { runtime: self.name(), what: "logs" })
+    async fn logs(&self, query: LogQuery) -> Result<LogStream, RuntimeError> {
+        logs::read(Arc::clone(&self.shared.logs), Arc::clone(&self.shared.clock), query).await
     }
 
-    async fn forget(&self, _service: &ServiceName) -> Result<(), RuntimeError> {
-        Ok(())
+    async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        let service = service.clone();
+        let failed = |error| RuntimeError::internal("cannot remove the logs", error);
+        self.blocking(move |shared| shared.logs.forget(&service).map_err(failed)).await
     }
 }

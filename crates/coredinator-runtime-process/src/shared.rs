@@ -9,13 +9,15 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use coredinator_core::{
-    Exit, InstanceId, InstanceRef, OutputStream, RuntimeError, ServiceName, SharedClock, StartRequest, Started,
-    Timestamp,
+    Exit, InstanceId, InstanceRef, OutputStream, RuntimeError, ServiceName, ServiceSpec, SharedClock, StartRequest,
+    Started, Timestamp,
 };
 use rustix::process::{Pid, Signal};
+use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -33,6 +35,9 @@ use crate::{
 
 /// How many ends are remembered for those who ask late.
 const REMEMBERED: usize = 4096;
+
+/// How often logs are looked after.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Ticks of a second in `/proc/<pid>/stat`: fixed in the kernel's interface.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -53,6 +58,7 @@ pub(crate) struct Shared {
     listed: AtomicBool,
     /// One instance is started or found by one thread at a time.
     locks: Vec<Mutex<()>>,
+    sweeper: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +97,7 @@ impl Shared {
             ended: Mutex::default(),
             listed: AtomicBool::new(false),
             locks: (0..256).map(|_| Mutex::default()).collect(),
+            sweeper: Mutex::default(),
         })
     }
 
@@ -179,7 +186,7 @@ impl Shared {
             RuntimeError::not_started(code, format!("{}: {error}", program.path.to_string_lossy()))
         })?;
         // Our child until it is reaped, and nobody else reaps it: the number is its own.
-        let held = self.hold(pid, spec.host.clone(), port).and_then(|(handle, fd)| {
+        let held = self.hold(pid, spec, port).and_then(|(handle, fd)| {
             self.keep(Instance::new(
                 request.id.clone(),
                 spec.name.clone(),
@@ -195,12 +202,20 @@ impl Shared {
         })
     }
 
-    fn hold(&self, pid: Pid, host: String, port: u16) -> Result<(Handle, PidFd), RuntimeError> {
+    fn hold(&self, pid: Pid, spec: &ServiceSpec, port: u16) -> Result<(Handle, PidFd), RuntimeError> {
         let failed = |error| RuntimeError::internal(format!("cannot watch process {pid:?}"), error);
         let fd = PidFd::open(pid).map_err(failed)?;
         let stat = procfs::stat(pid).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-        let boot_id = self.boot_id.clone();
-        Ok((Handle { pid: pid.as_raw_pid(), start_time: stat.start_time, boot_id, host, port }, fd))
+        let handle = Handle {
+            pid: pid.as_raw_pid(),
+            start_time: stat.start_time,
+            boot_id: self.boot_id.clone(),
+            host: spec.host.clone(),
+            port,
+            log_max_size: Some(spec.logs.max_size),
+            log_max_files: Some(spec.logs.max_files),
+        };
+        Ok((handle, fd))
     }
 
     /// Where output goes. To run without a log is better than not to run: a plant does not wait for disk space.
@@ -220,8 +235,33 @@ impl Shared {
         let watched = instance.watched().map_err(|error| RuntimeError::internal("cannot watch a process", error))?;
         self.ports.hold(instance.handle.port);
         locked(&self.live).insert(instance.id.clone(), Arc::clone(&instance));
+        self.logs.begin(&instance.service, instance.replica, instance.handle.retention());
+        self.sweep_from_now_on();
         tokio::spawn(Arc::clone(&instance).keep(watched, Arc::clone(self)));
         Ok(instance)
+    }
+
+    /// Starts the task that looks after logs once a second, unless it runs. It ends with the runtime.
+    fn sweep_from_now_on(self: &Arc<Self>) {
+        let mut sweeper = locked(&self.sweeper);
+        if sweeper.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let shared = Arc::downgrade(self);
+        *sweeper = Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(shared) = shared.upgrade() else { return };
+                // A panic in it would be told by its log; the next second tries again.
+                let _ = tokio::task::spawn_blocking(move || shared.sweep()).await;
+            }
+        }));
+    }
+
+    fn sweep(&self) {
+        self.oom.rose();
+        let writers = || self.instances().iter().map(|instance| (instance.service.clone(), instance.replica)).collect();
+        self.logs.sweep(writers, self.clock.now());
     }
 
     /// Finds an instance, adopting it if it runs and is not in care yet.
@@ -282,6 +322,8 @@ impl Shared {
             boot_id: self.boot_id.clone(),
             host: tags.get(Tags::HOST).unwrap_or("localhost").to_owned(),
             port: tags.get(Tags::PORT).and_then(|port| port.parse().ok()).unwrap_or(0),
+            log_max_size: None,
+            log_max_files: None,
         };
         info!(instance = %id, pid = handle.pid, "found a running instance");
         let started_at = self.wall_clock(stat.start_time);
@@ -323,7 +365,7 @@ impl Shared {
         let now = self.clock.now();
         #[expect(clippy::cast_precision_loss, reason = "ticks since boot stay exact for millions of years")]
         let age = procfs::uptime_seconds().map_or(0.0, |uptime| uptime - start_time as f64 / TICKS_PER_SECOND);
-        let age = std::time::Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default();
+        let age = Duration::try_from_secs_f64(age.max(0.0)).unwrap_or_default();
         now.checked_sub(age).unwrap_or(now)
     }
 }

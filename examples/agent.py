@@ -75,8 +75,7 @@ def main():
                 registered = status in (200, 201)
                 print(f"registered as {args.name}" if registered else f"not registered: {status}", flush=True)
             elif call(args.coredinator, "POST", f"/services/{args.name}/heartbeat") == 404:
-                registered = False  # coredinator has lost or removed it: register again, at once
-                continue
+                registered = False  # it was lost or removed there: register again
         except OSError as error:
             print(f"coredinator is away: {error}", flush=True)
         stop.wait(1)

@@ -3,6 +3,7 @@
 
 pub mod action;
 pub mod boiler;
+pub mod cli;
 pub mod coreio;
 pub mod corerl;
 pub mod learner;

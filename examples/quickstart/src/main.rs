@@ -2,24 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use quickstart::{coreio, corerl};
-
-/// The quickstart's own services.
-#[derive(Debug, Parser)]
-#[command(name = "quickstart", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    service: Service,
-}
-
-#[derive(Debug, Subcommand)]
-enum Service {
-    /// The simulated plant.
-    Coreio(coreio::CoreioArgs),
-    /// A learning controller.
-    Corerl(corerl::CorerlArgs),
-}
+use clap::Parser as _;
+use quickstart::{
+    cli::{Cli, Service},
+    coreio, corerl,
+};
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {

@@ -57,6 +57,23 @@ fn error_falls_by_more_than_half_and_stays_low_whatever_the_seed() {
 }
 
 #[test]
+fn without_learning_the_error_stays() {
+    let mut plant = Plant::new(1);
+    let mut learners = controllers(1);
+    let learned = train(&mut plant, &mut learners, 20);
+    let mut plant = Plant::new(1);
+    for (index, _, config) in &learners {
+        // What an untrained learner would go on doing.
+        plant.act(&Action::Tank { index: *index, steam: Some(config.max_steam / 2.0), valve: None });
+    }
+    plant.advance(20.0 * 20.0 * CONTROL_STEP_S, CAPACITY);
+    for ((index, _, config), learned) in learners.iter().zip(&learned) {
+        let error = (plant.tanks[*index].temperature - config.setpoint).abs();
+        assert!(error > 5.0 * learned[19], "{}: {error} °C without, {} with", TANKS[*index], learned[19]);
+    }
+}
+
+#[test]
 fn recovers_from_a_boiler_that_tripped() {
     let mut plant = Plant::new(3);
     let mut learners = controllers(3);

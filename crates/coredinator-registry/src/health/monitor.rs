@@ -264,10 +264,15 @@ impl HealthMonitor {
         true
     }
 
-    /// How late checks have started so far.
+    /// How late checks have started so far, or since [`take_lateness`](Self::take_lateness).
     #[must_use]
     pub fn lateness(&self) -> LatenessStats {
         self.0.0.table().lateness.stats()
+    }
+
+    /// The same, and starts counting anew.
+    pub fn take_lateness(&self) -> LatenessStats {
+        std::mem::take(&mut self.0.0.table().lateness).stats()
     }
 }
 

@@ -12,10 +12,10 @@ use std::{
 use async_trait::async_trait;
 use coredinator_core::{FieldError, HealthProbe, HttpCheck, ProbeError, ProbeReport, ProbeSpec, ProbeTarget, field};
 use hyper::{
-    Request, Response, StatusCode, Uri,
+    Request, Response, StatusCode, Uri, Version,
     body::{Body as _, Incoming},
     client::conn::http1,
-    header::{HOST, HeaderName, HeaderValue, USER_AGENT},
+    header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
@@ -29,7 +29,7 @@ use super::{NoAnswer, connect, describe, pool::Pool, wrong_kind};
 /// body is waited for only if one is expected.
 #[derive(Debug)]
 pub struct HttpProbe {
-    idle: Pool<Connection>,
+    idle: Pool<TcpStream>,
 }
 
 impl HttpProbe {
@@ -45,9 +45,9 @@ impl HttpProbe {
     }
 
     async fn ask(&self, target: &ProbeTarget, check: &HttpCheck) -> Result<ProbeReport, NoAnswer> {
-        if let Some(connection) = self.idle.take(&target.host, target.port) {
+        if let Some(stream) = self.idle.take(&target.host, target.port) {
             // The other side may have closed it while it was idle: then a new one tells.
-            if let Ok(report) = self.exchange(connection, target, check).await {
+            if let Ok(report) = self.exchange(stream, target, check).await {
                 return Ok(report);
             }
         }
@@ -59,19 +59,20 @@ impl HttpProbe {
             }
             other => other?,
         };
-        let connection = Connection::open(stream).await.map_err(|error| NoAnswer::Failed(tell(&error)))?;
-        self.exchange(connection, target, check).await
+        self.exchange(stream, target, check).await
     }
 
     async fn exchange(
         &self,
-        mut connection: Connection,
+        stream: TcpStream,
         target: &ProbeTarget,
         check: &HttpCheck,
     ) -> Result<ProbeReport, NoAnswer> {
         let request = request(target, check).map_err(NoAnswer::NotAsked)?;
+        let mut connection = Connection::open(stream).await.map_err(|error| NoAnswer::Failed(tell(&error)))?;
         let response = connection.send(request).await.map_err(|error| NoAnswer::Failed(tell(&error)))?;
         let verdict = judge_head(&response, check);
+        let stays = stays_open(&response);
         let pass = ProbeReport::pass(said(response.status()));
         let mut body = response.into_body();
         let (report, whole) = match (&verdict, &check.expected_body) {
@@ -88,8 +89,11 @@ impl HttpProbe {
             }
         };
         drop(body);
-        if whole && connection.open {
-            self.idle.put(&target.host, target.port, connection, Instant::now());
+        if whole
+            && stays
+            && let Some(stream) = connection.into_idle()
+        {
+            self.idle.put(&target.host, target.port, stream, Instant::now());
         }
         Ok(report.unwrap_or(pass))
     }
@@ -168,6 +172,12 @@ fn judge_head(response: &Response<Incoming>, check: &HttpCheck) -> Option<ProbeR
     missing.map(|(name, value)| ProbeReport::fail(format!("{}, but no header {name}: {value}", said(status))))
 }
 
+/// Whether the other side means to take another request on the same connection.
+fn stays_open(response: &Response<Incoming>) -> bool {
+    let closes = |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close");
+    response.version() == Version::HTTP_11 && !response.headers().get_all(CONNECTION).iter().any(closes)
+}
+
 /// A status, for people.
 fn said(status: StatusCode) -> String {
     format!("HTTP {}", status.as_u16())
@@ -187,6 +197,13 @@ impl Connection {
         let (sender, driver) =
             http1::Builder::new().max_buf_size(HttpProbe::MAX_HEAD).handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, driver, open: true })
+    }
+
+    /// The bare stream, between two exchanges: an idle connection costs no buffers. `None`: it has ended, or the other
+    /// side has said more than was asked.
+    fn into_idle(self) -> Option<TcpStream> {
+        let parts = self.open.then(|| self.driver.into_parts())?;
+        parts.read_buf.is_empty().then(|| parts.io.into_inner())
     }
 
     /// Sends a request and waits for the head of its answer.

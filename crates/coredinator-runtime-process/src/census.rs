@@ -88,7 +88,7 @@ impl Census {
         let mut seen = HashSet::new();
         let mut remains = Vec::new();
         for pid in procfs::pids()? {
-            let Some(session) = procfs::session(pid).map(Pid::as_raw_pid) else { continue };
+            let Some(session) = procfs::session(pid) else { continue };
             seen.insert(session);
             let within = session == leader.as_raw_pid();
             if pid == leader || !within && (foreign.contains(&session) || busy.contains(&session)) {

@@ -92,9 +92,13 @@ pub(crate) fn pids() -> io::Result<Vec<Pid>> {
     Ok(numbers.collect())
 }
 
-/// The session of a process, by a system call that costs a hundredth of reading its `stat`.
-pub(crate) fn session(pid: Pid) -> Option<Pid> {
-    rustix::process::getsid(Some(pid)).ok()
+/// The session of a process, by a system call that costs a hundredth of reading its `stat`. `None` for one that is gone and
+/// for those that have none that we can see: kernel threads, and sessions of another namespace.
+pub(crate) fn session(pid: Pid) -> Option<i32> {
+    #[expect(unsafe_code, reason = "rustix's getsid takes the 0 of a kernel thread for impossible, and panics")]
+    // SAFETY: a number in, a number out.
+    let session = unsafe { libc::getsid(pid.as_raw_pid()) };
+    (session > 0).then_some(session)
 }
 
 /// The identity of this boot of the kernel.
@@ -131,7 +135,7 @@ mod tests {
         let pid = rustix::process::getpid();
         let stat = stat(pid).unwrap();
         assert!(stat.is_alive());
-        assert_eq!(Some(stat.session), session(pid).map(Pid::as_raw_pid));
+        assert_eq!(Some(stat.session), session(pid));
         assert!(pids().unwrap().contains(&pid));
         assert!(stat.start_time > 0 && uptime_seconds().unwrap() > 0.0 && !boot_id().unwrap().is_empty());
     }

@@ -130,8 +130,9 @@ impl Shared {
             ended.order.push_back(instance.id.clone());
         }
         while ended.order.len() > REMEMBERED {
-            let oldest = ended.order.pop_front();
-            oldest.iter().for_each(|id| drop(ended.exits.remove(id)));
+            if let Some(oldest) = ended.order.pop_front() {
+                ended.exits.remove(&oldest);
+            }
         }
         drop(ended);
         locked(&self.live).remove(&instance.id);

@@ -157,9 +157,7 @@ impl Subject {
     async fn listed(&self, known: &[&Started]) -> Vec<InstanceId> {
         let known: Vec<_> = known.iter().map(|started| started.instance.clone()).collect();
         let list = within("a list", self.runtime.list(&known)).await.expect("listing succeeds");
-        let mut ids: Vec<_> = list.into_iter().map(|started| started.instance.id).collect();
-        ids.sort();
-        ids
+        ids(&list.iter().collect::<Vec<_>>())
     }
 
     /// Kills whatever of this case still runs.
@@ -325,6 +323,13 @@ pub async fn run_case(name: &str, subject: Subject) {
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| panic!("{what} takes longer than {PATIENCE:?}"))
+}
+
+/// The ids of these, in order.
+fn ids(of: &[&Started]) -> Vec<InstanceId> {
+    let mut ids: Vec<_> = of.iter().map(|started| started.instance.id.clone()).collect();
+    ids.sort();
+    ids
 }
 
 /// Waits until an instance runs.

@@ -72,6 +72,8 @@ struct Stream {
     lines: Lines,
     marks: Vec<Mark>,
     ready: VecDeque<LogLine>,
+    /// The end was reached; not looked at again within a batch.
+    at_end: bool,
 }
 
 impl Reader {
@@ -106,7 +108,16 @@ impl Reader {
             let before = marks.iter().take_while(|mark| mark.millis <= since).last();
             position = position.max(before.map_or(0, |mark| mark.offset));
         }
-        Stream { file, replica, stream, position, lines: Lines::default(), marks, ready: VecDeque::new() }
+        Stream {
+            file,
+            replica,
+            stream,
+            position,
+            lines: Lines::default(),
+            marks,
+            ready: VecDeque::new(),
+            at_end: false,
+        }
     }
 
     /// Moves a replica's streams on to its newest `tail` lines, those of both streams counted together.
@@ -125,6 +136,7 @@ impl Reader {
     /// The next lines; none if there are none now.
     fn batch(&mut self) -> io::Result<VecDeque<LogLine>> {
         let mut batch = VecDeque::new();
+        self.streams.iter_mut().for_each(|stream| stream.at_end = false);
         while batch.len() < BATCH {
             match next(&mut self.streams, &self.clock)? {
                 Some(line) => batch.push_back(line),
@@ -157,10 +169,11 @@ impl Stream {
     /// Makes sure that a line is ready, if there is one.
     fn fill(&mut self, clock: &SharedClock) -> io::Result<()> {
         let mut buffer = Vec::new();
-        while self.ready.is_empty() {
+        while self.ready.is_empty() && !self.at_end {
             buffer.resize(CHUNK, 0);
             let (start, read) = self.file.read(self.position, &mut buffer)?;
             if read == 0 {
+                self.at_end = true;
                 return Ok(());
             }
             let now = clock.now();

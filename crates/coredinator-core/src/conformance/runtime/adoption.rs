@@ -9,7 +9,7 @@ pub(super) async fn what_has_ended_is_not_listed(subject: &mut Subject) {
     let ended = subject.start("ended", 0, Workload::Exits { code: 0 }).await;
     let running = subject.start("running", 0, Workload::Runs).await;
     ends(subject.watch(&ended)).await;
-    assert_eq!(subject.listed(&[&ended, &running]).await, [running.instance.id.clone()]);
+    assert_eq!(subject.listed(&[&ended, &running]).await, ids(&[&running]));
 }
 
 pub(super) async fn known_instances_are_listed(subject: &mut Subject) {
@@ -54,7 +54,7 @@ pub(super) async fn a_reopened_runtime_finds_what_nobody_told_it_of(subject: &mu
     assert_eq!(found.len(), 1);
     let (found, was) = (&found[0].instance, &started.instance);
     assert_eq!((&found.id, &found.service, found.replica), (&was.id, &was.service, was.replica));
-    assert_eq!(subject.listed(&[]).await, [started.instance.id]);
+    assert_eq!(subject.listed(&[]).await, ids(&[&started]));
 }
 
 pub(super) async fn an_adopted_instance_is_not_started_twice(subject: &mut Subject) {
@@ -63,7 +63,7 @@ pub(super) async fn an_adopted_instance_is_not_started_twice(subject: &mut Subje
     subject.reopen().await;
     let second = within("a start", subject.runtime.start(request)).await.expect("an id that runs is answered");
     assert_eq!((first.instance.id, first.pid), (second.instance.id.clone(), second.pid));
-    assert_eq!(subject.listed(&[]).await, [second.instance.id]);
+    assert_eq!(subject.listed(&[]).await, ids(&[&second]));
 }
 
 pub(super) async fn an_adopted_instance_is_watched_and_stopped(subject: &mut Subject) {

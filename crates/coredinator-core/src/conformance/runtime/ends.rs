@@ -97,5 +97,5 @@ pub(super) async fn dropping_a_watch_touches_nothing(subject: &mut Subject) {
     runs(&mut watch).await;
     drop(watch);
     drop(subject.watch(&started));
-    assert_eq!(subject.listed(&[&started]).await, [started.instance.id.clone()]);
+    assert_eq!(subject.listed(&[&started]).await, ids(&[&started]));
 }

@@ -59,7 +59,7 @@ pub(super) async fn a_tail_is_the_newest_lines(subject: &mut Subject) {
     for (tail, first) in [(1, 1000), (10, 991), (999, 2), (1000, 1), (5000, 1)] {
         assert_eq!(all(subject, LogQuery { tail: Some(tail), ..query(&started) }).await, numbers(first..=1000));
     }
-    assert_eq!(all(subject, LogQuery { tail: Some(0), ..query(&started) }).await, numbers(1..=0));
+    assert!(all(subject, LogQuery { tail: Some(0), ..query(&started) }).await.is_empty());
 }
 
 pub(super) async fn following_goes_on_over_a_restart(subject: &mut Subject) {
@@ -92,7 +92,7 @@ pub(super) async fn a_forgotten_service_has_no_output(subject: &mut Subject) {
     subject.stop(&started, StopRequest::KILL).await;
     let forgotten = within("forgetting", subject.runtime.forget(&started.instance.service)).await;
     forgotten.expect("a service is forgotten");
-    assert_eq!(all(subject, query(&started)).await, numbers(1..=0));
+    assert!(all(subject, query(&started)).await.is_empty());
     assert_eq!(all(subject, query(&other)).await, numbers(1..=2), "other services keep theirs");
     let never = ServiceName::new("never-was").expect("a DNS label");
     within("forgetting", subject.runtime.forget(&never)).await.expect("there is nothing to forget");

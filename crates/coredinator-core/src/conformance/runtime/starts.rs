@@ -6,7 +6,7 @@ pub(super) async fn what_was_started_runs_until_it_is_stopped(subject: &mut Subj
     let started = subject.start("sleeper", 0, Workload::Runs).await;
     let mut watch = subject.watch(&started);
     runs(&mut watch).await;
-    assert_eq!(subject.listed(&[&started]).await, [started.instance.id.clone()]);
+    assert_eq!(subject.listed(&[&started]).await, ids(&[&started]));
     subject.stop(&started, StopRequest::from_spec(&subject.request("sleeper", 0, Workload::Runs).spec)).await;
     ends(watch).await;
     assert_eq!(subject.listed(&[&started]).await, []);
@@ -40,9 +40,7 @@ pub(super) async fn a_failed_start_tells_why_and_leaves_nothing(subject: &mut Su
 pub(super) async fn many_start_side_by_side(subject: &mut Subject) {
     let starts = (0..30).map(|replica| subject.start("fleet", replica, Workload::Runs));
     let fleet = within("many starts", futures_util::future::join_all(starts)).await;
-    let mut ids: Vec<_> = fleet.iter().map(|started| started.instance.id.clone()).collect();
-    ids.sort();
-    assert_eq!(subject.listed(&[]).await, ids);
+    assert_eq!(subject.listed(&[]).await, ids(&fleet.iter().collect::<Vec<_>>()));
     let stops = fleet.iter().map(|started| subject.stop(started, StopRequest::KILL));
     within("many stops", futures_util::future::join_all(stops)).await;
     assert_eq!(subject.listed(&[]).await, []);

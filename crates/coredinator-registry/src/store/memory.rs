@@ -140,7 +140,7 @@ impl Store for MemoryStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError> {
-        let newest = self.state().revision;
+        let newest = self.inner.feed.newest();
         if after > newest {
             return Err(StoreError::Invalid(format!("revision {after} is in the future; the newest is {newest}")));
         }

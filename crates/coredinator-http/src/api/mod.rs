@@ -1,4 +1,71 @@
-//! The HTTP API: it parses, calls the registry, and renders.
+//! The HTTP API: it parses, calls the registry, and renders. It owns no state and takes no decisions.
+//!
+//! [`router`] makes it from an [`ApiState`]; [`serve`] puts it on a socket; [`model`] holds what it says and hears.
+//! Every request passes `edge`, which writes every refusal as `application/problem+json`; a handler a file, grouped by what
+//! they are about; `render` keeps the JSON of services for as long as it holds; `params` and `body` read strictly.
 
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{get, post, put},
+};
+use utoipa_swagger_ui::SwaggerUi;
+
+mod body;
+mod commands;
+mod discovery;
+mod edge;
+mod events;
+mod health;
+mod logs;
 pub mod model;
+mod openapi;
+mod params;
+mod problem;
+mod render;
 mod schema;
+mod serve;
+mod services;
+mod state;
+mod stream;
+mod system;
+mod wait;
+
+pub use events::EventList;
+pub use openapi::openapi;
+pub use serve::serve;
+pub use state::{ApiOptions, ApiState, Readiness, ServerInfo};
+
+use state::Api;
+
+/// The whole API as a router, which needs no socket.
+///
+/// Requests are taken to come from this machine only if they carry a loopback
+/// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), as [`serve`] adds it.
+pub fn router(state: ApiState, options: ApiOptions) -> Router {
+    let api = Api::new(state, options);
+    let of_service = Router::new()
+        .route("/", get(services::get).delete(services::deregister))
+        .route("/health", get(health::of_service))
+        .route("/start", post(commands::start))
+        .route("/stop", post(commands::stop))
+        .route("/restart", post(commands::restart))
+        .route("/scale", put(commands::scale))
+        .route("/heartbeat", post(commands::heartbeat))
+        .route("/logs", get(logs::logs))
+        .route("/endpoints", get(discovery::endpoints));
+    Router::new()
+        .route("/api/coredinator/services", get(services::list))
+        .route("/api/coredinator/services/register", post(services::register))
+        .nest("/api/coredinator/services/{service_id}", of_service)
+        .route("/api/coredinator/events", get(events::events))
+        .route("/api/coredinator/health", get(health::system))
+        .route("/health", get(health::health))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(health::version))
+        .route("/sd/prometheus", get(discovery::prometheus))
+        .with_state(api.clone())
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi()))
+        .layer(from_fn_with_state(api, edge::edge))
+}

@@ -103,6 +103,7 @@ pub(super) struct Dependency {
 /// What a dependency must have reached before its dependents start.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the words are Compose's")]
 pub(super) enum DependencyCondition {
     /// Every replica has been started.
     ServiceStarted,

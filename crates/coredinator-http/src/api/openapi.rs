@@ -1,0 +1,53 @@
+//! The API's description, made from the code.
+
+use utoipa::OpenApi;
+
+use super::{commands, discovery, events, health, logs, services};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "coredinator",
+        description = "The control plane for fleets of reinforcement-learning services that share one plant.\n\nErrors are \
+                       `application/problem+json` (RFC 9457). Every answer carries `X-Request-Id`, the request's own if it \
+                       has one. Query parameters that are not known are refused.",
+        license(name = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/")),
+    paths(
+        services::list,
+        services::get,
+        services::register,
+        services::deregister,
+        health::of_service,
+        commands::start,
+        commands::stop,
+        commands::restart,
+        commands::scale,
+        commands::heartbeat,
+        logs::logs,
+        discovery::endpoints,
+        discovery::prometheus,
+        events::events,
+        health::system,
+        health::health,
+        health::livez,
+        health::readyz,
+        health::version,
+    ),
+    tags(
+        (name = "services", description = "what is declared, and how it stands"),
+        (name = "commands", description = "what is done to services by hand"),
+        (name = "health", description = "how everything is"),
+        (name = "events", description = "what happened"),
+        (name = "discovery", description = "where services are reached"),
+        (name = "server", description = "coredinator itself"),
+    )
+)]
+struct Description;
+
+/// The API's description.
+#[must_use]
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    Description::openapi()
+}

@@ -1,0 +1,146 @@
+//! What the API stands on.
+
+use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
+
+use coredinator_core::{SpecDefaults, Timestamp};
+use coredinator_registry::{Registry, ServiceView};
+use coredinator_supervisor::Runtimes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{problem::Problem, render::Renderer, system::SystemSampler};
+
+/// What a server says of itself.
+#[derive(Debug, Clone)]
+pub struct ServerInfo {
+    /// The version of coredinator.
+    pub version: String,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// Where it listens; `None` where it listens nowhere, as in tests.
+    pub address: Option<SocketAddr>,
+}
+
+/// How far coredinator is with coming up or going down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It is opening its store and adopting what runs.
+    Starting,
+    /// It does its work.
+    Ready,
+    /// It is on its way down: what it answers is true, but it should not be asked any more.
+    Draining,
+}
+
+impl Readiness {
+    /// Whether it does its work.
+    #[must_use]
+    pub fn is_ready(self) -> bool {
+        self == Self::Ready
+    }
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        })
+    }
+}
+
+/// Everything that handlers share. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiState(Arc<Parts>);
+
+/// The parts of an [`ApiState`].
+pub(super) struct Parts {
+    pub(super) registry: Registry,
+    pub(super) runtimes: Runtimes,
+    pub(super) info: ServerInfo,
+    pub(super) ready: watch::Receiver<Readiness>,
+    /// Ends whatever would hold a shutdown up: streams, and requests that wait.
+    pub(super) shutdown: CancellationToken,
+    pub(super) index: watch::Receiver<u64>,
+    pub(super) renderer: Renderer,
+    pub(super) system: SystemSampler,
+}
+
+impl ApiState {
+    /// Puts the state together, and starts to sample the machine on the current tokio runtime. Streams and waiting
+    /// requests end when `shutdown` is cancelled.
+    #[must_use]
+    pub fn new(
+        registry: Registry,
+        runtimes: Runtimes,
+        info: ServerInfo,
+        ready: watch::Receiver<Readiness>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let index = registry.index();
+        // Indices start anew with every process; this keeps their entity tags apart.
+        let renderer = Renderer::new(info.started_at.as_microsecond().unsigned_abs());
+        let system = SystemSampler::start();
+        Self(Arc::new(Parts { registry, runtimes, info, ready, shutdown, index, renderer, system }))
+    }
+}
+
+/// What handlers get: the state, and what was set. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Api {
+    state: ApiState,
+    pub(super) options: Arc<ApiOptions>,
+}
+
+impl Api {
+    pub(super) fn new(state: ApiState, options: ApiOptions) -> Self {
+        Self { state, options: Arc::new(options) }
+    }
+
+    /// The time now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.registry.clock().now()
+    }
+
+    /// One service.
+    pub(super) fn service(&self, name: &str) -> Result<Arc<ServiceView>, Problem> {
+        // Looking for the nearest name takes time that grows with the name's length.
+        if name.len() > 128 {
+            return Err(Problem::no_service(name));
+        }
+        Ok(self.registry.service(name)?)
+    }
+}
+
+impl Deref for Api {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.state.0
+    }
+}
+
+/// What can be set about the API.
+#[derive(Debug, Clone)]
+pub struct ApiOptions {
+    /// Bodies larger than this many bytes are refused.
+    pub max_body: usize,
+    /// A request that has not been answered by then (beyond what it asked to wait) is given up.
+    pub timeout: Duration,
+    /// Host names, beside `localhost`, under which browsers on this machine may change things.
+    pub allowed_hosts: Vec<String>,
+    /// What holds of registered services where their documents are silent.
+    pub spec_defaults: SpecDefaults,
+}
+
+impl Default for ApiOptions {
+    /// 1 MiB, 30 s, no further host, the specification's health checks.
+    fn default() -> Self {
+        Self {
+            max_body: 1024 * 1024,
+            timeout: Duration::from_secs(30),
+            allowed_hosts: Vec::new(),
+            spec_defaults: SpecDefaults::default(),
+        }
+    }
+}

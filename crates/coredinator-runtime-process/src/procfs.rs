@@ -1,6 +1,6 @@
 //! What `/proc` tells of processes.
 
-use std::{collections::HashMap, fs, io};
+use std::{collections::HashMap, fs, io, time::Duration};
 
 use rustix::process::Pid;
 
@@ -15,6 +15,9 @@ pub(crate) struct Stat {
     pub(crate) session: i32,
     /// When it started, in clock ticks since boot: with the pid and the boot id, the identity of a process.
     pub(crate) start_time: u64,
+    /// Where its environment ends in its memory; 0 while it has none yet, in kernel threads and zombies, and in processes of
+    /// other users.
+    environment_end: u64,
     /// How it ended, as `waitpid` words it; meaningful in a zombie, and 0 where the kernel does not show it.
     pub(crate) exit_code: i32,
 }
@@ -23,6 +26,11 @@ impl Stat {
     /// Whether it still executes; a zombie only waits to be reaped.
     pub(crate) fn is_alive(&self) -> bool {
         !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+
+    /// Whether it is between giving up one program and having loaded the next.
+    fn is_loading(&self) -> bool {
+        self.environment_end == 0 && self.session != 0 && self.is_alive()
     }
 
     /// Parses one line. The second field, the program's name in parentheses, may hold anything, spaces and parentheses too:
@@ -37,6 +45,7 @@ impl Stat {
             parent: field(4)?.parse().ok()?,
             session: field(6)?.parse().ok()?,
             start_time: field(22)?.parse().ok()?,
+            environment_end: field(51).and_then(|text| text.parse().ok()).unwrap_or(0),
             exit_code: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
         })
     }
@@ -49,9 +58,22 @@ pub(crate) fn stat(pid: Pid) -> Option<Stat> {
 }
 
 /// The variables with which a process was started and which coredinator sets: `None` if it is gone or another user's.
+///
+/// While a process loads a program it has no environment at all for a moment, which would make an instance look like
+/// nobody's: then this waits, on a thread that may block.
 pub(crate) fn tags(pid: Pid) -> Option<Tags> {
-    fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok().map(|bytes| Tags::parse(&bytes))
+    for _ in 0..LOADING_LOOKS {
+        let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
+        if !environ.is_empty() || !stat(pid)?.is_loading() {
+            return Some(Tags::parse(&environ));
+        }
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    Some(Tags::default())
 }
+
+/// How many milliseconds loading a program may take before its process counts as one without environment.
+const LOADING_LOOKS: u32 = 1000;
 
 /// Variables that mark what coredinator started; all absent in a process that has overwritten its environment's memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -151,10 +173,13 @@ mod tests {
         fn names_cannot_confuse_stat(name in "[ -~]{0,15}", session in 1i32.., start: u64, code: i32) {
             let line = format!(
                 "7 ({name}) Z 1 6 {session} 0 -1 0 0 0 0 0 0 0 0 0 0 0 0 0 {start} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
-                 0 0 0 0 {code}\n"
+                 0 0 0 5 {code}\n"
             );
             let stat = Stat::parse(&line);
-            prop_assert_eq!(stat, Some(Stat { state: 'Z', parent: 1, session, start_time: start, exit_code: code }));
+            let read = Stat {
+                state: 'Z', parent: 1, session, start_time: start, environment_end: 5, exit_code: code
+            };
+            prop_assert_eq!(stat, Some(read));
         }
 
         #[test]

@@ -1,5 +1,18 @@
-//! The API, the command line and the binary of coredinator.
+//! The API, the command line and the binary of coredinator, composed of its library crates.
+//!
+//! - [`Coredinator`]: puts the parts together and starts them; runtimes, probes and stores of one's own are given here;
+//! - [`api`]: the HTTP API;
+//! - [`cli`]: the command line;
+//! - [`config`]: the configuration file;
+//! - [`serve()`]: runs coredinator in the foreground; [`logging`]: its own log.
 
 pub mod api;
 pub mod cli;
+mod compose;
 pub mod config;
+pub mod logging;
+mod serve;
+
+pub use compose::{Coredinator, Identity, Running, StartError};
+pub use coredinator_supervisor::Shutdown;
+pub use serve::{ServeError, serve};

@@ -283,8 +283,11 @@ impl Parts {
                 port: instance.map_or(spec.port, |i| i.port),
                 spec: Arc::new(of.probe.clone()),
             };
-            let started = instance.and_then(|i| i.started_at).unwrap_or(now);
-            let age = Duration::try_from(now.duration_since(started)).unwrap_or_default();
+            // Nobody here started an external service, so nothing is owed to it for being young.
+            let age = instance.map_or(Duration::MAX, |i| {
+                let ran = i.started_at.map_or(jiff::SignedDuration::ZERO, |started| now.duration_since(started));
+                Duration::try_from(ran).unwrap_or_default()
+            });
             (key, CheckSpec { target, timing: of.timing, age })
         };
         if !spec.is_managed() {

@@ -1,0 +1,343 @@
+//! Puts the parts together: configuration in, a running coredinator out.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use coredinator_core::{
+    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, Store, StoreError,
+    SystemClock, Timestamp, field,
+};
+use coredinator_registry::{
+    DataDir, DataDirError, Registry, RegistryError, RegistryOptions, SyncReport,
+    health::ProbeRegistry,
+    store::{MemoryStore, SqliteStore},
+};
+use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
+use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, ApiOptions, ApiState, Readiness, ServerInfo},
+    config::Config,
+};
+
+/// How many health checks are made at the same time.
+const CHECK_CONCURRENCY: usize = 4096;
+/// How long requests under way may take once everything else has ended.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why coredinator could not start. Nothing has been started then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data directory cannot be had.
+    #[error("cannot use the data directory")]
+    DataDir(#[from] DataDirError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// What was to be listened on.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The database is none that this build can use.
+    #[error(
+        "database URL with scheme {scheme:?} is not supported (use sqlite:PATH, memory:, or none for the data directory)"
+    )]
+    Database {
+        /// What the URL starts with.
+        scheme: String,
+    },
+    /// The store cannot be opened or read.
+    #[error("cannot open the store")]
+    Store(#[from] StoreError),
+    /// A runtime cannot be set up.
+    #[error("cannot set up a runtime")]
+    Runtime(#[from] RuntimeError),
+    /// What the configuration declares is refused.
+    #[error("cannot declare the configured services")]
+    Declare(#[from] RegistryError),
+}
+
+/// A coredinator in the making. Runtimes, probes and a store of one's own are given here.
+///
+/// ```no_run
+/// # async fn example(config: coredinator_http::config::Config) -> Result<(), coredinator_http::StartError> {
+/// let running = coredinator_http::Coredinator::new(config).start().await?;
+/// println!("listening on {}", running.address());
+/// running.stop(coredinator_http::Shutdown::StopServices, Default::default()).await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Coredinator {
+    config: Config,
+    runtimes: Vec<RuntimeMaker>,
+    probes: ProbeRegistry,
+    store: Option<Arc<dyn Store>>,
+    clock: SharedClock,
+}
+
+/// Makes a runtime once it is known whose instances it starts.
+type RuntimeMaker = Box<dyn FnOnce(&Identity) -> Result<Arc<dyn Runtime>, RuntimeError> + Send>;
+
+/// What a runtime needs to know of the coredinator that it works for.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Unique per store, and the same after every restart: what runtimes mark their instances with.
+    pub owner: String,
+    /// What stamps.
+    pub clock: SharedClock,
+    /// Where files can be kept: the data directory's `logs`.
+    pub log_dir: std::path::PathBuf,
+}
+
+impl Coredinator {
+    /// A coredinator of this configuration, with the process runtime and the probes that come with it.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            runtimes: Vec::new(),
+            probes: ProbeRegistry::builtin(),
+            store: None,
+            clock: Arc::new(SystemClock),
+        }
+        .runtime(|identity| {
+            let options =
+                ProcessRuntimeOptions::new(&identity.log_dir, &identity.owner).with_clock(Arc::clone(&identity.clock));
+            Ok(Arc::new(ProcessRuntime::new(options)?))
+        })
+    }
+
+    /// Adds a runtime, or replaces the one of the same name.
+    #[must_use]
+    pub fn runtime(
+        mut self,
+        make: impl FnOnce(&Identity) -> Result<Arc<dyn Runtime>, RuntimeError> + Send + 'static,
+    ) -> Self {
+        self.runtimes.push(Box::new(make));
+        self
+    }
+
+    /// Adds a kind of health check.
+    #[must_use]
+    pub fn probe(mut self, probe: impl HealthProbe) -> Self {
+        self.probes = self.probes.with(probe);
+        self
+    }
+
+    /// Uses this store instead of the one that the configuration names.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Starts it on the current tokio runtime: locks the data directory, binds the port, opens the store, and only then
+    /// looks for what runs already, and acts.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing has been started then, and nothing but the data directory has been made.
+    pub async fn start(self) -> Result<Running, StartError> {
+        let Self { config, runtimes, probes, store, clock } = self;
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let listener = bind(&config.host, config.port).await?;
+        let address =
+            listener.local_addr().map_err(|source| StartError::Bind { address: config.host.clone(), source })?;
+        let store = match store {
+            Some(store) => store,
+            None => open_store(&config, &data_dir).await?,
+        };
+        let identity =
+            Identity { owner: owner(store.as_ref()).await?, clock: Arc::clone(&clock), log_dir: data_dir.logs() };
+        let made: Result<Vec<_>, _> = runtimes.into_iter().map(|make| make(&identity)).collect();
+        let runtimes = Runtimes::new(made?);
+        let (started_at, seed) = (clock.now(), fastrand::u64(..));
+        let options = RegistryOptions {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            probes,
+            check_concurrency: CHECK_CONCURRENCY,
+            seed,
+        };
+        let registry = Registry::open(options).await?;
+        registry.release_stops().await?;
+        let declared = declare(&registry, &runtimes, &config).await?;
+        let supervisor = Supervisor::start(SupervisorOptions {
+            registry: registry.clone(),
+            runtimes: runtimes.clone(),
+            clock,
+            seed: fastrand::u64(..),
+            url: Some(format!("http://{}", reachable(address))),
+            document_dir: Some(data_dir.run()),
+        });
+        let (ready, readiness) = watch::channel(Readiness::Starting);
+        let streams = CancellationToken::new();
+        let info = ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), started_at, address: Some(address) };
+        let state = ApiState::new(registry.clone(), runtimes, info, readiness, streams.clone());
+        let drained = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, state, drained.clone()));
+        let ready = mark_ready(ready, supervisor.adopted());
+        Ok(Running {
+            registry,
+            supervisor,
+            address,
+            started_at,
+            declared,
+            ready,
+            streams,
+            drained,
+            server,
+            _data_dir: data_dir,
+        })
+    }
+}
+
+/// A running coredinator.
+pub struct Running {
+    registry: Registry,
+    supervisor: Supervisor,
+    address: SocketAddr,
+    started_at: Timestamp,
+    declared: SyncReport,
+    ready: Arc<watch::Sender<Readiness>>,
+    streams: CancellationToken,
+    drained: CancellationToken,
+    server: JoinHandle<()>,
+    _data_dir: DataDir,
+}
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address at which it is reached from this machine, as `http://host:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", reachable(self.address))
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// The registry, for reading and declaring from Rust.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What the configuration changed against the state that was found.
+    #[must_use]
+    pub fn declared(&self) -> &SyncReport {
+        &self.declared
+    }
+
+    /// Ends it: services first (unless they are left running), then streams, then requests under way. While services stop,
+    /// the API goes on telling. Cancelling `force` turns an orderly stop into one that kills.
+    pub async fn stop(self, how: Shutdown, force: CancellationToken) {
+        self.ready.send_replace(Readiness::Draining);
+        self.supervisor.shutdown(how, force).await;
+        self.streams.cancel();
+        self.drained.cancel();
+        if let Err(error) = self.server.await {
+            tracing::error!(%error, "the server ended badly");
+        }
+    }
+}
+
+async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    TcpListener::bind((host, port)).await.map_err(|source| {
+        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        StartError::Bind { address, source }
+    })
+}
+
+/// The address at which a process on this machine reaches a listener.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+async fn open_store(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Store>, StartError> {
+    let Some(url) = &config.database_url else {
+        return Ok(Arc::new(SqliteStore::open(data_dir.store()).await?));
+    };
+    match url.expose().split_once(':') {
+        Some(("sqlite", path)) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
+        }
+        Some(("memory", _)) => Ok(Arc::new(MemoryStore::new())),
+        other => Err(StartError::Database { scheme: other.map_or("", |(scheme, _)| scheme).to_owned() }),
+    }
+}
+
+/// The identity of the coredinator to which the store belongs; coined with the store.
+async fn owner(store: &dyn Store) -> Result<String, StoreError> {
+    let key = Key::new("meta/owner").map_err(|error| StoreError::Invalid(error.to_string()))?;
+    let coined = format!("{:032x}", fastrand::u128(..));
+    let batch = Batch::new().put(key.clone(), coined.clone().into_bytes(), Precondition::Absent);
+    match store.write(batch).await {
+        Ok(_) => return Ok(coined),
+        Err(StoreError::Conflict { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let record = store.get(&key).await?;
+    let text = record.and_then(|record| String::from_utf8(record.value).ok());
+    text.ok_or_else(|| StoreError::Unusable("the store's record of whose it is (meta/owner) cannot be read".to_owned()))
+}
+
+async fn declare(registry: &Registry, runtimes: &Runtimes, config: &Config) -> Result<SyncReport, RegistryError> {
+    let check = |spec: &coredinator_core::ServiceSpec| -> Vec<FieldError> {
+        let pointer = field::join("/services", spec.name.as_str());
+        runtimes.validate(spec).into_iter().map(|error| error.under(&pointer)).collect()
+    };
+    let errors: Vec<FieldError> = config.services.iter().flat_map(check).collect();
+    if !errors.is_empty() {
+        return Err(RegistryError::Invalid(errors));
+    }
+    registry.sync(config.services.clone()).await
+}
+
+async fn serve(listener: TcpListener, state: ApiState, drained: CancellationToken) {
+    let router = api::router(state, ApiOptions::default());
+    if let Err(error) = api::serve(listener, router, drained, DRAIN).await {
+        tracing::error!(%error, "the server ended");
+    }
+}
+
+/// Ready is, who has found what runs already.
+fn mark_ready(ready: watch::Sender<Readiness>, mut adopted: watch::Receiver<bool>) -> Arc<watch::Sender<Readiness>> {
+    let ready = Arc::new(ready);
+    let marking = Arc::clone(&ready);
+    tokio::spawn(async move {
+        if adopted.wait_for(|adopted| *adopted).await.is_ok() {
+            marking.send_if_modified(|state| {
+                let starting = *state == Readiness::Starting;
+                if starting {
+                    *state = Readiness::Ready;
+                }
+                starting
+            });
+        }
+    });
+    ready
+}

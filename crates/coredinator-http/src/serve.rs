@@ -1,0 +1,100 @@
+//! Runs coredinator in the foreground until a signal ends it.
+
+use coredinator_core::{Severity, Timestamp};
+use coredinator_registry::{EventItem, Registry};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Coredinator, Shutdown, StartError};
+
+/// Why [`serve`] ended in any other way than by a signal.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// It could not start.
+    #[error("coredinator could not start")]
+    Start(#[from] StartError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Starts `coredinator` and runs it until SIGTERM, SIGINT (Ctrl-C) or SIGHUP; then ends it as `how` says. A second signal
+/// kills what has not ended yet. `listening` is told the address, `http://host:port`, once requests are answered there.
+///
+/// # Errors
+/// [`ServeError`], before anything has been started.
+pub async fn serve(
+    coredinator: Coredinator,
+    how: Shutdown,
+    listening: Option<oneshot::Sender<String>>,
+) -> Result<(), ServeError> {
+    // Before anything starts, so that no signal is missed.
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let running = coredinator.start().await?;
+    let address = running.address();
+    tracing::info!("listening on http://{address}");
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "ANYONE WHO REACHES {address} CAN STOP AND START SERVICES: there is no authentication. Registrations that \
+             carry a command are taken from this machine alone"
+        );
+    }
+    tokio::spawn(tell(running.registry().clone(), running.started_at()));
+    if let Some(listening) = listening {
+        // Whoever asked may have gone.
+        let _ = listening.send(running.url());
+    }
+    signals.any().await;
+    match how {
+        Shutdown::StopServices => tracing::info!("stopping services, dependents first; a second signal kills them"),
+        Shutdown::Detach => tracing::info!("leaving services running; the next coredinator adopts them"),
+    }
+    let force = CancellationToken::new();
+    let stop = running.stop(how, force.clone());
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return Ok(()),
+            () = signals.any() => force.cancel(),
+        }
+    }
+}
+
+/// The signals that end coredinator.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?]))
+    }
+
+    async fn any(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+/// Logs every event since the start.
+async fn tell(registry: Registry, started_at: Timestamp) {
+    let mut events = registry.events(Some(0));
+    loop {
+        let EventItem::Event(event) = events.next().await else { continue };
+        if event.at < started_at {
+            // History, not news.
+            continue;
+        }
+        let subject = event.replica.map_or_else(|| event.service.to_string(), |n| format!("{}-{n}", event.service));
+        match event.severity {
+            Severity::Normal => tracing::info!("{subject}: {}", event.reason.message),
+            Severity::Warning => tracing::warn!("{subject}: {}", event.reason.message),
+        }
+    }
+}

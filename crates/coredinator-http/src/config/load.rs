@@ -73,7 +73,7 @@ impl Overrides {
 /// Checks what a service asks of its runtime; pointers are relative to the spec.
 type RuntimeCheck<'a> = dyn Fn(&ServiceSpec) -> Vec<FieldError> + 'a;
 /// Checks what a health check asks of its probe; pointers are relative to the `health_check` section.
-type ProbeCheck<'a> = dyn Fn(&ProbeSpec) -> Vec<FieldError> + 'a;
+type ProbeCheck<'a> = dyn Fn(&HealthCheck) -> Vec<FieldError> + 'a;
 
 /// What only the runtimes and probes at hand can judge.
 pub struct Checks<'a> {
@@ -117,15 +117,15 @@ impl<'a> Checks<'a> {
 
     /// Health checks are checked by `check`, whose pointers are relative to their section.
     #[must_use]
-    pub fn with_probe_check(mut self, check: impl Fn(&ProbeSpec) -> Vec<FieldError> + 'a) -> Self {
+    pub fn with_probe_check(mut self, check: impl Fn(&HealthCheck) -> Vec<FieldError> + 'a) -> Self {
         self.probe = Box::new(check);
         self
     }
 
-    fn of(&self, pointer: &str, spec: &ServiceSpec) -> Vec<FieldError> {
+    pub(super) fn of(&self, pointer: &str, spec: &ServiceSpec) -> Vec<FieldError> {
         let mut errors: Vec<FieldError> = (self.runtime)(spec);
         for (key, check) in [("health_check", &spec.health_check), ("readiness_check", &spec.readiness_check)] {
-            let found = check.iter().flat_map(|check: &HealthCheck| (self.probe)(&check.probe));
+            let found = check.iter().flat_map(|check| (self.probe)(check));
             errors.extend(found.map(|error| error.under(&format!("/{key}"))));
         }
         errors.into_iter().map(|error| error.under(pointer)).collect()
@@ -304,14 +304,14 @@ impl Origins {
 
 /// The text of a file.
 #[derive(Debug)]
-struct Text {
+pub(super) struct Text {
     name: String,
     text: String,
     folder: PathBuf,
 }
 
 impl Text {
-    fn read(input: &Input) -> Result<Option<Self>, LoadError> {
+    pub(super) fn read(input: &Input) -> Result<Option<Self>, LoadError> {
         let (name, bytes, folder) = match input {
             Input::None => return Ok(None),
             Input::Text { name, text, folder } => (name.clone(), text.clone(), folder.clone()),
@@ -339,7 +339,7 @@ impl Text {
         }
     }
 
-    fn parse(&self, environment: &[(String, String)]) -> Result<Document, LoadError> {
+    pub(super) fn parse(&self, environment: &[(String, String)]) -> Result<Document, LoadError> {
         let lookup = |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         Document::parse(&self.text, &lookup)
             .map_err(|faults| LoadError::Invalid(faults.into_iter().map(|fault| self.fault(fault)).collect()))
@@ -349,6 +349,20 @@ impl Text {
         let origin = Origin::File { file: self.name.clone(), position: Some(fault.position) };
         let mut problem = Problem::new(origin, "", fault.detail, fault.hint);
         problem.excerpt = self.line(fault.position);
+        problem
+    }
+
+    /// The folder to which its paths are relative; absolute.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// An error about a value of `document`, which this text is, with its place.
+    pub(super) fn problem(&self, document: &Document, error: FieldError) -> Problem {
+        let position = document.position(&error.pointer);
+        let origin = Origin::File { file: self.name.clone(), position };
+        let mut problem = Problem::new(origin, error.pointer, error.detail, error.hint);
+        problem.excerpt = position.and_then(|at| self.line(at));
         problem
     }
 
@@ -493,11 +507,12 @@ impl Reading {
 }
 
 /// Makes a service's paths absolute, so that they mean the same wherever coredinator is started.
-fn place(spec: &mut ServiceSpec, folder: &Path) {
+pub(super) fn place(spec: &mut ServiceSpec, folder: &Path) {
     if spec.runtime.as_ref().is_some_and(|runtime| runtime.as_str() == LOCAL_RUNTIME) {
         let working_dir = spec.working_dir.take().unwrap_or_default();
-        spec.working_dir = Some(normal(&folder.join(working_dir)));
-        place_program(&mut spec.command, folder);
+        let working_dir = normal(&folder.join(working_dir));
+        place_program(&mut spec.command, &working_dir);
+        spec.working_dir = Some(working_dir);
     }
     for check in [&mut spec.health_check, &mut spec.readiness_check].into_iter().flatten() {
         if let ProbeSpec::Command { command } = &mut check.probe {

@@ -18,9 +18,9 @@
 //! ```
 //!
 //! - Variables: `${NAME}`, `${NAME:-default}` and `$$` in any text, with [Compose's meaning](interpolate::interpolate).
-//! - Paths: a service of the process runtime runs in the folder of the file unless it says otherwise; its relative
-//!   `working_dir`, and the program of its command where that is a relative path (`./corerl`), are relative to that folder
-//!   too. A bare name (`python3`) is looked up in `PATH`.
+//! - Paths: a service of the process runtime runs in the folder of the file, or in its `working_dir`, which may be relative
+//!   to that folder. The program of its command, where that is a relative path (`./corerl`), is relative to where it runs; a
+//!   bare name (`python3`) is looked up in `PATH`. The program of a health check's command is relative to the file.
 //! - Environment: `COREDINATOR_HOST`, `COREDINATOR_PORT`, `COREDINATOR_DATA_DIR`, `COREDINATOR_DETACH`,
 //!   `COREDINATOR_HEALTH_CHECK__INTERVAL` and so on for its other keys, `COREDINATOR_DATABASE_URL`, or `DATABASE_URL`, over
 //!   which the former wins. An empty variable counts as unset.
@@ -31,6 +31,7 @@ pub mod interpolate;
 mod load;
 mod problem;
 mod secret;
+mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use document::Position;
 pub use load::{Checks, Input, Loaded, Loader, Overrides};
 pub use problem::{LoadError, Origin, Problem};
 pub use secret::DatabaseUrl;
+pub use services::load_services;
 
 use std::path::PathBuf;
 

@@ -305,6 +305,7 @@ fn paths_are_relative_to_the_file() {
     let pair = |program: &str, dir: &str| (program.to_owned(), PathBuf::from(dir));
     assert_eq!(place("runtime: process\ncommand: ./run -x"), pair("/etc/plant/run", "/etc/plant"));
     assert_eq!(place("runtime: process\ncommand: [python3]\nworking_dir: sub"), pair("python3", "/etc/plant/sub"));
+    assert_eq!(place("runtime: process\ncommand: ./x\nworking_dir: sub"), pair("/etc/plant/sub/x", "/etc/plant/sub"));
     assert_eq!(place("runtime: process\ncommand: /bin/x\nworking_dir: /tmp"), pair("/bin/x", "/tmp"));
     assert_eq!(place("runtime: docker\ncommand: ./run\nworking_dir: app"), pair("./run", "app"), "inside a container");
 }
@@ -392,4 +393,33 @@ proptest! {
         text.insert_str(at, &insert);
         let _ = loader(&text).load();
     }
+}
+
+#[test]
+fn services_are_read_from_either_form() {
+    let read = |text: &str| {
+        let input = Input::Text { name: "s.yaml".into(), text: text.into(), folder: "/srv".into() };
+        load_services(input, Vec::new(), Checks::default())
+    };
+    let names =
+        |text: &str| -> Vec<String> { read(text).unwrap().into_iter().map(|spec| spec.name.to_string()).collect() };
+    assert_eq!(names("name: a\nport: 1\n"), ["a"]);
+    assert_eq!(names("- {name: b, port: 1}\n- {name: a, port: 2}\n"), ["b", "a"]);
+    assert_eq!(names(SPECIFICATION), ["corerl", "coreio"]);
+    assert_eq!(read("{name: a, runtime: process, command: ./x}").unwrap()[0].command, ["/srv/x"]);
+    let wrong = |text: &str| -> Vec<String> {
+        read(text).unwrap_err().problems().iter().map(|p| Problem { excerpt: None, ..p.clone() }.to_string()).collect()
+    };
+    assert_eq!(
+        wrong("- {name: a, prot: 1}\n- {port: 2}\n"),
+        [
+            "s.yaml:1:3: 0.port: an external service needs the port at which it is reached",
+            "s.yaml:1:13: 0.prot: unknown field \"prot\"\n  hint: did you mean \"port\"?",
+            "s.yaml:2:3: 1.name: a service needs a name",
+        ]
+    );
+    assert_eq!(
+        wrong("")[0],
+        "s.yaml: the file is empty\n  hint: a service has at least a name, and a port or a command"
+    );
 }

@@ -1,0 +1,51 @@
+//! Files that hold services alone.
+
+use coredinator_core::{FieldError, ServiceSpec, SpecDefaults};
+use serde_json::Value;
+
+use super::{
+    Checks, Input, LoadError, Loader, Problem,
+    load::{Text, place},
+};
+
+/// Reads the services of a file: of a whole configuration, or one service with its `name`, or a list of such.
+///
+/// # Errors
+/// As [`Loader::load`].
+pub fn load_services(
+    input: Input,
+    environment: Vec<(String, String)>,
+    checks: Checks<'_>,
+) -> Result<Vec<ServiceSpec>, LoadError> {
+    let Some(text) = Text::read(&input)? else { return Ok(Vec::new()) };
+    let document = text.parse(&environment)?;
+    let root = document.value();
+    if root.get("coredinator").is_some() {
+        return Ok(Loader::new().input(input).environment(environment).checks(checks).load()?.config.services);
+    }
+    let documents: Vec<(String, Value)> = match root {
+        Value::Array(list) => list.into_iter().enumerate().map(|(i, value)| (format!("/{i}"), value)).collect(),
+        one => vec![(String::new(), one)],
+    };
+    let (mut services, mut errors) = (Vec::new(), Vec::new());
+    for (pointer, value) in documents {
+        if value.is_null() {
+            let error = FieldError::new(pointer, "the file is empty");
+            errors.push(error.with_hint("a service has at least a name, and a port or a command"));
+            continue;
+        }
+        match ServiceSpec::parse(&pointer, None, value, &SpecDefaults::default()) {
+            Ok(mut spec) => {
+                errors.extend(checks.of(&pointer, &spec));
+                place(&mut spec, text.folder());
+                services.push(spec);
+            }
+            Err(found) => errors.extend(found),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(services);
+    }
+    let problem = |error: FieldError| -> Problem { text.problem(&document, error) };
+    Err(LoadError::Invalid(errors.into_iter().map(problem).collect()))
+}

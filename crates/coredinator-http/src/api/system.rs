@@ -66,7 +66,7 @@ impl SystemSampler {
 /// What share `part` is of `whole`, 0 to 100. 0 where the whole is not known.
 fn per_cent(part: f64, whole: f64) -> u8 {
     // A float is cut to the range of the integer, and what is not a number becomes 0.
-    if whole > 0.0 { (part / whole * 100.0).round().min(100.0) as u8 } else { 0 }
+    if whole > 0.0 { (part / whole * 100.0).round().clamp(0.0, 100.0) as u8 } else { 0 }
 }
 
 #[cfg(test)]

@@ -15,4 +15,4 @@ mod serve;
 
 pub use compose::{Coredinator, Identity, Running, StartError};
 pub use coredinator_supervisor::Shutdown;
-pub use serve::{ServeError, serve};
+pub use serve::{ServeError, serve, server};

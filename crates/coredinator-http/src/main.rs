@@ -6,5 +6,6 @@ use coredinator_http::cli::{Program, main_with};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    main_with(Program::default(), std::env::args_os()).await
+    let program = Program { serve: Some(coredinator_http::server(|coredinator| coredinator)), ..Program::default() };
+    main_with(program, std::env::args_os()).await
 }

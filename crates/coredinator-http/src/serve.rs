@@ -8,7 +8,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Coredinator, Shutdown, StartError};
+use crate::{Coredinator, Shutdown, StartError, cli, logging::SHUTDOWN};
 
 /// Why [`serve`] ended in any other way than by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -43,15 +43,21 @@ pub async fn serve(
              carry a command are taken from this machine alone"
         );
     }
-    tokio::spawn(tell(running.registry().clone(), running.started_at()));
+    let ending = CancellationToken::new();
+    tokio::spawn(tell(running.registry().clone(), running.started_at(), ending.clone()));
     if let Some(listening) = listening {
         // Whoever asked may have gone.
         let _ = listening.send(running.url());
     }
     signals.any().await;
+    ending.cancel();
     match how {
-        Shutdown::StopServices => tracing::info!("stopping services, dependents first; a second signal kills them"),
-        Shutdown::Detach => tracing::info!("leaving services running; the next coredinator adopts them"),
+        Shutdown::StopServices => {
+            tracing::info!(target: SHUTDOWN, "stopping services, dependents first; a second signal kills them");
+        }
+        Shutdown::Detach => {
+            tracing::info!(target: SHUTDOWN, "leaving services running; the next coredinator adopts them");
+        }
     }
     let force = CancellationToken::new();
     let stop = running.stop(how, force.clone());
@@ -62,6 +68,15 @@ pub async fn serve(
             () = signals.any() => force.cancel(),
         }
     }
+}
+
+/// A [`cli::Serve`] that runs coredinator with whatever `extend` adds: runtimes, probes, a store of one's own.
+pub fn server(extend: impl Fn(Coredinator) -> Coredinator + Send + Sync + 'static) -> cli::Serve {
+    Box::new(move |config, options| {
+        let how = if config.detach { Shutdown::Detach } else { Shutdown::StopServices };
+        let serving = serve(extend(Coredinator::new(config)), how, options.listening);
+        Box::pin(async move { serving.await.map_err(cli::ServeFailure::from) })
+    })
 }
 
 /// The signals that end coredinator.
@@ -83,7 +98,7 @@ impl Signals {
 }
 
 /// Logs every event since the start.
-async fn tell(registry: Registry, started_at: Timestamp) {
+async fn tell(registry: Registry, started_at: Timestamp, ending: CancellationToken) {
     let mut events = registry.events(Some(0));
     loop {
         let EventItem::Event(event) = events.next().await else { continue };
@@ -93,6 +108,9 @@ async fn tell(registry: Registry, started_at: Timestamp) {
         }
         let subject = event.replica.map_or_else(|| event.service.to_string(), |n| format!("{}-{n}", event.service));
         match event.severity {
+            Severity::Normal if ending.is_cancelled() => {
+                tracing::info!(target: SHUTDOWN, "{subject}: {}", event.reason.message);
+            }
             Severity::Normal => tracing::info!("{subject}: {}", event.reason.message),
             Severity::Warning => tracing::warn!("{subject}: {}", event.reason.message),
         }

@@ -239,7 +239,7 @@ async fn register(
     let name = body["name"].as_str().unwrap_or_default().to_owned();
     double.note(format!("register {body} {query:?}"));
     match name.as_str() {
-        "taken" if query.get("replace").is_none() => problem(409, "another service has this name", json!([])),
+        "taken" if !query.contains_key("replace") => problem(409, "another service has this name", json!([])),
         "bad" => problem(
             422,
             "the service is not valid",

@@ -49,11 +49,13 @@ pub struct Program {
     pub probes: ProbeRegistry,
     /// Runs a server; `None` for a program that only talks to one.
     pub serve: Option<Serve>,
+    /// What `up` tells once everything is up: lines on what to do next.
+    pub next: Vec<String>,
 }
 
 impl Default for Program {
     fn default() -> Self {
-        Self { runtimes: Vec::new(), probes: ProbeRegistry::builtin(), serve: None }
+        Self { runtimes: Vec::new(), probes: ProbeRegistry::builtin(), serve: None, next: Vec::new() }
     }
 }
 

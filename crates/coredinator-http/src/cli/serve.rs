@@ -14,7 +14,10 @@ use super::{
     register::{body, declare},
     wait::{Condition, wait_for},
 };
-use crate::config::{Config, Loaded};
+use crate::{
+    config::{Config, Loaded},
+    logging::{self, Audience},
+};
 
 /// What a server is told beside its configuration.
 #[derive(Debug, Default)]
@@ -36,6 +39,7 @@ pub type Serve = Box<dyn Fn(Config, ServeOptions) -> BoxFuture<'static, Result<(
 /// # Errors
 /// What keeps the server from starting, or made it end.
 pub async fn serve(program: &Program, output: &Output, args: &ServeArgs) -> Result<(), Failure> {
+    logging::init(Audience::Operators);
     let loaded = config_file::load(program, &args.settings)?;
     config_file::warn(output, &loaded);
     foreground(program, &args.settings, loaded, None).await
@@ -96,12 +100,13 @@ pub async fn up(program: &Program, output: &Output, args: &UpArgs, named: Option
         return Err(Failure::new(ExitStatus::Unreachable, format!("no coredinator answers at {address}"))
             .hint("without --address, one is started here"));
     }
+    logging::init(Audience::People);
     let (listening, heard) = oneshot::channel::<String>();
     let progress = async {
         if let Ok(address) = heard.await {
             output.note(&format!("listening at {address}"));
             match Client::new(&address, DEFAULT_TIMEOUT) {
-                Ok(client) => tell_progress(&client, output, &conditions, args.wait_timeout).await,
+                Ok(client) => tell_progress(&client, output, &conditions, args.wait_timeout, &program.next).await,
                 Err(failure) => failure.tell(),
             }
         }
@@ -115,7 +120,13 @@ pub async fn up(program: &Program, output: &Output, args: &UpArgs, named: Option
 }
 
 /// Tells how the services come up, until they are or it takes too long; the server goes on either way.
-async fn tell_progress(client: &Client, output: &Output, conditions: &[(String, Condition)], limit: Duration) {
+async fn tell_progress(
+    client: &Client,
+    output: &Output,
+    conditions: &[(String, Condition)],
+    limit: Duration,
+    next: &[String],
+) {
     // The services are declared a moment after the server begins to listen.
     for _ in 0..100 {
         let there =
@@ -126,7 +137,10 @@ async fn tell_progress(client: &Client, output: &Output, conditions: &[(String, 
         sleep(Duration::from_millis(100)).await;
     }
     match wait_for(client, output, conditions, limit).await {
-        Ok(()) => output.note("all services are up; Ctrl-C stops them"),
+        Ok(()) => {
+            output.note("all services are up; Ctrl-C stops them");
+            next.iter().for_each(|line| output.note(line));
+        }
         Err(failure) => failure.tell(),
     }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use coredinator_core::{
-    Change, ChangeStream, Event, HealthCheck, InstanceRecord, InstanceState, Intent, Key, ProbeTarget, Record,
-    Revision, ServiceName, ServiceRecord, StoreError,
+    Change, ChangeStream, Event, HealthCheck, HealthStatus, InstanceRecord, InstanceState, Intent, Key, ProbeTarget,
+    Record, Revision, ServiceName, ServiceRecord, StoreError,
 };
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
@@ -181,18 +181,19 @@ impl Follower {
         if !known {
             return;
         }
-        let code = match (key.kind, to) {
-            (CheckKind::Readiness, coredinator_core::HealthStatus::Unhealthy) => "NotReady".to_owned(),
-            _ => {
-                let word = to.to_string();
-                word[..1].to_uppercase() + &word[1..]
-            }
+        let (code, what) = match (key.kind, to) {
+            (CheckKind::Health, HealthStatus::Healthy) => ("Healthy", "health"),
+            (CheckKind::Health, HealthStatus::Degraded) => ("Degraded", "health"),
+            (CheckKind::Health, HealthStatus::Unhealthy) => ("Unhealthy", "health"),
+            (CheckKind::Health, HealthStatus::Unknown) => ("Unknown", "health"),
+            (CheckKind::Readiness, HealthStatus::Healthy | HealthStatus::Degraded) => ("Ready", "readiness"),
+            (CheckKind::Readiness, HealthStatus::Unhealthy | HealthStatus::Unknown) => ("NotReady", "readiness"),
         };
-        let mut event = NewEvent::normal(&key.service, &code, format!("{from} -> {to}: {message}"));
+        let mut event = NewEvent::normal(&key.service, code, format!("{what}: {from} -> {to}: {message}"));
         if let Some(replica) = key.replica {
             event = event.about(replica, key.instance.clone());
         }
-        if to == coredinator_core::HealthStatus::Unhealthy {
+        if to == HealthStatus::Unhealthy {
             event = event.warning();
         }
         let (key_of_event, event) = self.shared.stamp(event, at);

@@ -33,7 +33,8 @@ async fn run(args: &[&str]) -> Output {
 }
 
 fn code(output: &Output) -> i32 {
-    output.status.code().unwrap_or(-1)
+    use std::os::unix::process::ExitStatusExt as _;
+    output.status.code().unwrap_or_else(|| -output.status.signal().unwrap_or_default())
 }
 
 fn stdout(output: &Output) -> String {

@@ -83,8 +83,10 @@ pub async fn main_with(program: Program, args: impl IntoIterator<Item = OsString
         }
     };
     let result = tokio::select! {
-        result = Box::pin(run(&program, cli)) => result,
+        // The signal is looked at first, so that it is caught from before the command does anything.
+        biased;
         () = interrupted => Err(Failure::silent(ExitStatus::Interrupted)),
+        result = Box::pin(run(&program, cli)) => result,
     };
     match result {
         Ok(()) => ExitStatus::Ok.into(),

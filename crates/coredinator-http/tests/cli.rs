@@ -195,7 +195,7 @@ impl Double {
     }
 }
 
-fn problem(status: u16, detail: &str, errors: Value) -> Response {
+fn problem(status: u16, detail: &str, errors: &Value) -> Response {
     let body = json!({"type": "urn:x", "title": "x", "status": status, "detail": detail, "code": "X", "request_id": "r7", "retryable": status == 503, "errors": errors});
     let mut response = (StatusCode::from_u16(status).unwrap(), Json(body)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, "application/problem+json".parse().unwrap());
@@ -211,11 +211,11 @@ fn service(name: &str, status: &str, index: u64) -> Value {
 /// A service whose name is `status-N` is refused with that status; `slow` never answers; `rising` becomes healthy.
 async fn one(State(double): Shared, Path(name): Path<String>) -> Response {
     if let Some(status) = name.strip_prefix("status-").and_then(|status| status.parse().ok()) {
-        return problem(status, "refused", json!([]));
+        return problem(status, "refused", &json!([]));
     }
     match name.as_str() {
         "slow" => std::future::pending().await,
-        "absent" => problem(404, "there is no service \"absent\"", json!([])),
+        "absent" => problem(404, "there is no service \"absent\"", &json!([])),
         "failed" => Json(service("failed", "failed", 1)).into_response(),
         "stuck" => Json(service("stuck", "starting", 1)).into_response(),
         "rising" => {
@@ -240,11 +240,11 @@ async fn register(
     let name = body["name"].as_str().unwrap_or_default().to_owned();
     double.note(format!("register {body} {query:?}"));
     match name.as_str() {
-        "taken" if !query.contains_key("replace") => problem(409, "another service has this name", json!([])),
+        "taken" if !query.contains_key("replace") => problem(409, "another service has this name", &json!([])),
         "bad" => problem(
             422,
             "the service is not valid",
-            json!([{"pointer": "/port", "detail": "too odd", "hint": "use an even one"}, {"pointer": "/host", "detail": "too far"}]),
+            &json!([{"pointer": "/port", "detail": "too odd", "hint": "use an even one"}, {"pointer": "/host", "detail": "too far"}]),
         ),
         _ => (StatusCode::CREATED, Json(service(&name, "unknown", 1))).into_response(),
     }

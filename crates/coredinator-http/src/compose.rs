@@ -9,8 +9,8 @@ use std::{
 };
 
 use coredinator_core::{
-    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, Store, StoreError,
-    SystemClock, Timestamp, field,
+    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, SpecDefaults, Store,
+    StoreError, SystemClock, Timestamp, field,
 };
 use coredinator_registry::{
     DataDir, DataDirError, Registry, RegistryError, RegistryOptions, SyncReport,
@@ -183,7 +183,9 @@ impl Coredinator {
         let info = ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), started_at, address: Some(address) };
         let state = ApiState::new(registry.clone(), runtimes, info, readiness, streams.clone());
         let drained = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, state, drained.clone()));
+        let spec_defaults = SpecDefaults { health_check: config.health_check };
+        let router = api::router(state, ApiOptions { spec_defaults, ..ApiOptions::default() });
+        let server = tokio::spawn(serve(listener, router, drained.clone()));
         let ready = mark_ready(ready, supervisor.adopted());
         Ok(Running {
             registry,
@@ -317,8 +319,7 @@ async fn declare(registry: &Registry, runtimes: &Runtimes, config: &Config) -> R
     registry.sync(config.services.clone()).await
 }
 
-async fn serve(listener: TcpListener, state: ApiState, drained: CancellationToken) {
-    let router = api::router(state, ApiOptions::default());
+async fn serve(listener: TcpListener, router: axum::Router, drained: CancellationToken) {
     if let Err(error) = api::serve(listener, router, drained, DRAIN).await {
         tracing::error!(%error, "the server ended");
     }

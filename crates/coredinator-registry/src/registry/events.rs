@@ -63,16 +63,23 @@ pub enum EventItem {
 /// The newest events, in the order in which they became visible.
 #[derive(Debug)]
 pub(super) struct EventLog {
-    kept: Mutex<VecDeque<(Key, Arc<Event>)>>,
+    kept: Mutex<Kept>,
     newest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<(Key, Arc<Event>)>,
+    /// The number of the newest event that is no longer kept; 0 if none was dropped.
+    dropped: u64,
 }
 
 impl EventLog {
     pub(super) fn new() -> Self {
-        Self { kept: Mutex::new(VecDeque::new()), newest: watch::Sender::new(0) }
+        Self { kept: Mutex::default(), newest: watch::Sender::new(0) }
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<(Key, Arc<Event>)>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,21 +93,29 @@ impl EventLog {
             event.revision = revision;
             if event.id > newest {
                 newest = event.id;
-                kept.push_back((key, Arc::new(event)));
+                kept.events.push_back((key, Arc::new(event)));
             }
         }
-        let excess = kept.len().saturating_sub(KEPT);
-        let dropped = kept.drain(..excess).map(|(key, _)| key).collect();
+        let excess = kept.events.len().saturating_sub(KEPT);
+        let dropped: Vec<_> = kept.events.drain(..excess).collect();
+        kept.dropped = dropped.last().map_or(kept.dropped, |(_, event)| event.id);
         drop(kept);
         self.newest.send_if_modified(|id| std::mem::replace(id, newest) != newest);
-        dropped
+        dropped.into_iter().map(|(key, _)| key).collect()
     }
 
     /// The newest `limit` events that `wanted` lets through, oldest first.
     pub(super) fn recent(&self, limit: usize, wanted: impl Fn(&Event) -> bool) -> Vec<Arc<Event>> {
         let kept = self.kept();
-        let mut found: Vec<_> =
-            kept.iter().rev().map(|(_, event)| event).filter(|event| wanted(event)).take(limit).cloned().collect();
+        let mut found: Vec<_> = kept
+            .events
+            .iter()
+            .rev()
+            .map(|(_, event)| event)
+            .filter(|event| wanted(event))
+            .take(limit)
+            .cloned()
+            .collect();
         drop(kept);
         found.reverse();
         found
@@ -115,17 +130,13 @@ impl EventLog {
 
     /// Whether events after number `after` may have been dropped (or `after` is not a number of ours).
     fn misses(&self, after: u64) -> bool {
-        if after > *self.newest.borrow() {
-            return true;
-        }
-        let kept = self.kept();
-        kept.len() >= KEPT && kept.front().is_some_and(|(_, oldest)| oldest.id > after)
+        after > *self.newest.borrow() || after < self.kept().dropped
     }
 
     fn next_after(&self, last: u64) -> Option<Arc<Event>> {
         let kept = self.kept();
-        let place = kept.partition_point(|(_, event)| event.id <= last);
-        kept.get(place).map(|(_, event)| Arc::clone(event))
+        let place = kept.events.partition_point(|(_, event)| event.id <= last);
+        kept.events.get(place).map(|(_, event)| Arc::clone(event))
     }
 }
 
@@ -146,7 +157,7 @@ impl EventCursor {
                 self.reset = true;
             }
             if std::mem::take(&mut self.reset) {
-                self.last = self.log.kept().front().map_or(0, |(_, oldest)| oldest.id.saturating_sub(1));
+                self.last = self.log.kept().dropped;
                 return EventItem::Reset;
             }
             self.newest.borrow_and_update();

@@ -110,6 +110,7 @@ impl Outbox {
 pub(crate) struct Beginning {
     pub(crate) records: Vec<InstanceRecord>,
     pub(crate) running: BTreeMap<u32, Started>,
+    pub(crate) mode: Mode,
 }
 
 impl Actor {
@@ -124,7 +125,7 @@ impl Actor {
             inbox,
             sender: sender.clone(),
             quiet,
-            mode: Mode::Run,
+            mode: beginning.mode,
             view: None,
             outbox: Outbox::default(),
             name,

@@ -26,6 +26,9 @@ use crate::{
     slot::Now,
 };
 
+/// How long a shutdown waits for runtimes that have not told yet what runs.
+const LISTING: Duration = Duration::from_secs(10);
+
 /// What a supervisor is made of.
 #[derive(Clone)]
 pub struct SupervisorOptions {
@@ -253,18 +256,37 @@ impl Dispatcher {
                     None => return,
                 },
                 Some(found) = listed.recv() => {
-                    self.listed.insert(found.runtime);
-                    self.running.extend(found.running);
+                    self.hear(found);
                     self.look_at_all();
                 }
                 command = commands.recv() => {
                     let Some((how, force, done)) = command else { return };
-                    match how {
-                        Shutdown::StopServices => self.stop_services(force, &mut changes).await,
-                        Shutdown::Detach => {}
+                    if how == Shutdown::StopServices {
+                        self.hear_all(&mut listed, &force).await;
+                        self.stop_services(force, &mut changes).await;
                     }
                     self.end_actors().await;
                     let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, found: Listed) {
+        self.listed.insert(found.runtime);
+        self.running.extend(found.running);
+    }
+
+    /// Waits until every runtime has told what runs: what an earlier coredinator left running is to be stopped too.
+    async fn hear_all(&mut self, listed: &mut mpsc::UnboundedReceiver<Listed>, force: &CancellationToken) {
+        let deadline = tokio::time::Instant::now() + LISTING;
+        while self.context.runtimes.iter().any(|runtime| !self.listed.contains(&runtime.name())) {
+            tokio::select! {
+                Some(found) = listed.recv() => self.hear(found),
+                () = force.cancelled() => return,
+                () = tokio::time::sleep_until(deadline) => {
+                    tracing::warn!("a runtime does not tell what runs; what it runs is left to the next coredinator");
                     return;
                 }
             }
@@ -286,7 +308,7 @@ impl Dispatcher {
             self.actors.remove(name);
         }
         if !self.actors.contains_key(name) {
-            self.begin(name);
+            self.begin(name, Mode::Run);
         }
         let dependents = self.dependents.get(name).into_iter().flatten();
         for looking in dependents.chain([name]) {
@@ -297,7 +319,7 @@ impl Dispatcher {
     }
 
     /// Makes the actor of a managed service, once every runtime that may run something of it has told what runs.
-    fn begin(&mut self, name: &ServiceName) {
+    fn begin(&mut self, name: &ServiceName, mode: Mode) {
         let Ok(view) = self.context.registry.service(name.as_str()) else { return };
         let mut runtimes = view.instances.iter().map(|i| &i.record.runtime).chain(&view.record.spec.runtime);
         let told = runtimes.all(|name| self.listed.contains(name) || self.context.runtimes.get(name).is_none());
@@ -308,7 +330,7 @@ impl Dispatcher {
         let found =
             |record: &InstanceRecord| Some((record.replica, self.running.remove(&(name.clone(), record.replica))?));
         let running = records.iter().filter_map(found).collect();
-        let beginning = Beginning { records, running };
+        let beginning = Beginning { records, running, mode };
         let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning);
         self.actors.insert(name.clone(), actor);
     }
@@ -335,11 +357,18 @@ impl Dispatcher {
 
     /// Stops all services, dependents first, those of one wave side by side.
     async fn stop_services(&mut self, force: CancellationToken, changes: &mut mpsc::UnboundedReceiver<ServiceName>) {
-        let edges = self.depends.clone();
-        let names = self.actors.keys().map(|name| (name.clone(), edges.get(name).cloned().unwrap_or_default()));
+        let services = self.context.registry.services();
+        let declared = services.iter().filter(|view| view.record.spec.is_managed()).map(|view| view.name().clone());
+        let names: BTreeSet<ServiceName> = self.actors.keys().cloned().chain(declared).collect();
+        let edges = names.iter().map(|name| (name.clone(), self.depends.get(name).cloned().unwrap_or_default()));
         // Cycles are refused at registration; without an order everything stops at once.
-        let waves = DependencyGraph::new(names).waves().unwrap_or_else(|_| vec![self.actors.keys().cloned().collect()]);
+        let waves = DependencyGraph::new(edges).waves().unwrap_or_else(|_| vec![names.into_iter().collect()]);
         for wave in waves.into_iter().rev() {
+            for name in &wave {
+                if !self.actors.contains_key(name) {
+                    self.begin(name, Mode::ShutDown);
+                }
+            }
             let actors: Vec<&ActorHandle> = wave.iter().filter_map(|name| self.actors.get(name)).collect();
             for actor in &actors {
                 actor.tell(Input::Mode(Mode::ShutDown));

@@ -151,8 +151,8 @@ impl Coredinator {
         let listener = bind(&config.host, config.port).await?;
         let address =
             listener.local_addr().map_err(|source| StartError::Bind { address: config.host.clone(), source })?;
-        let store = match store {
-            Some(store) => store,
+        let (store, file) = match store {
+            Some(store) => (store, None),
             None => open_store(&config, &data_dir).await?,
         };
         let identity =
@@ -197,6 +197,7 @@ impl Coredinator {
             streams,
             drained,
             server,
+            file,
             _data_dir: data_dir,
         })
     }
@@ -213,6 +214,8 @@ pub struct Running {
     streams: CancellationToken,
     drained: CancellationToken,
     server: JoinHandle<()>,
+    /// The store, where it is a file that was opened here.
+    file: Option<SqliteStore>,
     _data_dir: DataDir,
 }
 
@@ -257,6 +260,10 @@ impl Running {
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server ended badly");
         }
+        // Without this a part of it would stay in SQLite's log beside it, and a copy of the file would not be whole.
+        if let Some(file) = self.file {
+            file.close().await;
+        }
     }
 }
 
@@ -278,16 +285,21 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-async fn open_store(config: &Config, data_dir: &DataDir) -> Result<Arc<dyn Store>, StartError> {
+/// The store that the configuration names; the second is the same if it is a file, to be closed in the end.
+async fn open_store(config: &Config, data_dir: &DataDir) -> Result<(Arc<dyn Store>, Option<SqliteStore>), StartError> {
+    let file = async |path: &Path| {
+        let store = SqliteStore::open(path).await?;
+        Ok((Arc::new(store.clone()) as Arc<dyn Store>, Some(store)))
+    };
     let Some(url) = &config.database_url else {
-        return Ok(Arc::new(SqliteStore::open(data_dir.store()).await?));
+        return file(&data_dir.store()).await;
     };
     match url.expose().split_once(':') {
         Some(("sqlite", path)) => {
             let path = path.strip_prefix("//").unwrap_or(path);
-            Ok(Arc::new(SqliteStore::open(Path::new(path)).await?))
+            file(Path::new(path)).await
         }
-        Some(("memory", _)) => Ok(Arc::new(MemoryStore::new())),
+        Some(("memory", _)) => Ok((Arc::new(MemoryStore::new()), None)),
         other => Err(StartError::Database { scheme: other.map_or("", |(scheme, _)| scheme).to_owned() }),
     }
 }

@@ -52,6 +52,7 @@ const NOT_SETTINGS: &[&str] = &[
     "CLIENT_KEY",
     "OUTPUT",
     "LOG",
+    "LOG_FORMAT",
     "SERVICE",
     "INSTANCE_ID",
     "REPLICA",

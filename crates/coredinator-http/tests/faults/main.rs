@@ -1,0 +1,12 @@
+//! Faults of the whole system: the real binary, real processes, a real store; killed, starved, frozen, filled up, lied to.
+//!
+//! Every test has a coredinator of its own and counts processes in `/proc`, by a mark that coredinator and all it starts
+//! carry, against what the API and the store say. Nothing here asserts how long something takes: deadlines are upper bounds
+//! for a loaded machine.
+
+mod kill_loop;
+mod processes;
+mod services;
+mod start_up;
+mod store;
+mod support;

@@ -10,8 +10,9 @@ use tokio::sync::watch;
 
 /// How many events are kept, in memory and in the store.
 const KEPT: usize = 10_000;
-/// Event numbers are the revision of their write times this, plus their place in it.
-const PER_REVISION: u64 = 1024;
+/// Event numbers are the revision of their write times this, plus their place in it. Above [`KEPT`], so that no write tells
+/// of more than there are numbers for; numbers stay below 2^53, which JSON readers can count to, for 2^39 writes.
+const PER_REVISION: u64 = 1 << 14;
 
 /// An event that has not been written yet: number, time and revision come with the write.
 #[derive(Debug, Clone, PartialEq, Eq)]

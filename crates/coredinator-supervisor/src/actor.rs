@@ -8,12 +8,15 @@ use std::{
 };
 
 use coredinator_core::{
-    Exit, InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError, ServiceName,
-    StartRequest, Started, StopRequest,
+    InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError, ServiceName, StartRequest,
+    Started, StopRequest,
 };
 use coredinator_registry::{NewEvent, RegistryError, ServiceView};
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+};
 
 use crate::{
     gate,
@@ -24,6 +27,8 @@ use crate::{
 
 /// How long a write that the store refused waits before it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
+/// How long it takes until a runtime that broke off telling of an instance is asked again.
+const WATCH_AGAIN: Duration = Duration::from_secs(1);
 /// How many events of one service wait for the store at most.
 const EVENTS_WAITING: usize = 100;
 
@@ -54,19 +59,26 @@ pub(crate) enum Input {
     /// A write ended.
     Written {
         result: Result<(), String>,
-        records: Vec<InstanceRecord>,
-        events: Vec<NewEvent>,
-        steps: Vec<Step>,
+        written: Writing,
     },
+}
+
+/// What goes to the store in one write, and the steps that may be taken once it is there.
+#[derive(Debug, Default)]
+pub(crate) struct Writing {
+    /// By replica: its record, or that there is none any more.
+    records: BTreeMap<u32, Option<InstanceRecord>>,
+    events: Vec<NewEvent>,
+    steps: Vec<Step>,
 }
 
 /// What others hold of an actor.
 #[derive(Debug)]
 pub(crate) struct ActorHandle {
     pub(crate) inbox: mpsc::UnboundedSender<Input>,
-    /// Whether nothing of the service runs, or is about to, or waits to be stored.
-    pub(crate) quiet: watch::Receiver<bool>,
-    pub(crate) task: tokio::task::JoinHandle<()>,
+    /// The mode in which nothing of the service runs, or is about to, or waits to be stored; `None` while something does.
+    pub(crate) quiet: watch::Receiver<Option<Mode>>,
+    pub(crate) task: AbortHandle,
 }
 
 impl ActorHandle {
@@ -82,7 +94,7 @@ pub(crate) struct Actor {
     machine: Machine,
     inbox: mpsc::UnboundedReceiver<Input>,
     sender: mpsc::UnboundedSender<Input>,
-    quiet: watch::Sender<bool>,
+    quiet: watch::Sender<Option<Mode>>,
     rng: fastrand::Rng,
     mode: Mode,
     /// The last snapshot seen: what is wanted goes on to be that when the registry no longer tells.
@@ -93,16 +105,44 @@ pub(crate) struct Actor {
 /// What waits to be stored, and the steps that may only be taken afterwards.
 #[derive(Default)]
 struct Outbox {
-    records: BTreeMap<u32, InstanceRecord>,
-    events: Vec<NewEvent>,
-    steps: Vec<Step>,
+    waiting: Writing,
     writing: bool,
     not_before: Option<Instant>,
 }
 
 impl Outbox {
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.events.is_empty() && self.steps.is_empty() && !self.writing
+        self.waiting.is_empty() && !self.writing
+    }
+}
+
+impl Writing {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.events.is_empty() && self.steps.is_empty()
+    }
+
+    /// Takes in what came after it. Of each replica the latest word counts: a record that was to be taken away and is
+    /// needed again stays.
+    fn add(&mut self, records: Vec<InstanceRecord>, events: Vec<NewEvent>, steps: Vec<Step>) {
+        self.records.extend(records.into_iter().map(|record| (record.replica, Some(record))));
+        self.events.extend(events);
+        for step in steps {
+            match step {
+                Step::Forget { replica } => drop(self.records.insert(replica, None)),
+                step => self.steps.push(step),
+            }
+        }
+    }
+
+    /// Takes in what was refused before it: what it says itself is newer.
+    fn put_back(&mut self, refused: Self) {
+        for (replica, record) in refused.records {
+            self.records.entry(replica).or_insert(record);
+        }
+        let newer = std::mem::replace(&mut self.events, refused.events);
+        self.events.extend(newer);
+        let excess = self.events.len().saturating_sub(EVENTS_WAITING);
+        self.events.drain(..excess);
     }
 }
 
@@ -114,9 +154,15 @@ pub(crate) struct Beginning {
 }
 
 impl Actor {
-    pub(crate) fn spawn(context: Arc<Context>, name: ServiceName, beginning: Beginning) -> ActorHandle {
+    /// Starts it as one of `tasks`, which tell when it has ended.
+    pub(crate) fn spawn(
+        context: Arc<Context>,
+        name: ServiceName,
+        beginning: Beginning,
+        tasks: &mut JoinSet<()>,
+    ) -> ActorHandle {
         let (sender, inbox) = mpsc::unbounded_channel();
-        let (quiet, is_quiet) = watch::channel(false);
+        let (quiet, is_quiet) = watch::channel(None);
         let now = context.now();
         let slots = beginning.records.into_iter().map(|record| resume(record, now));
         let actor = Self {
@@ -131,7 +177,7 @@ impl Actor {
             name,
             context,
         };
-        let task = tokio::spawn(actor.run(beginning.running));
+        let task = tasks.spawn(actor.run(beginning.running));
         ActorHandle { inbox: sender, quiet: is_quiet, task }
     }
 
@@ -147,12 +193,11 @@ impl Actor {
             let steps =
                 self.machine.reconcile(&desired, now, &mut |replica| InstanceId::coin(name, replica, rng.u64(..)));
             let (records, events) = self.machine.take_changes();
-            self.outbox.records.extend(records.into_iter().map(|record| (record.replica, record)));
-            self.outbox.events.extend(events);
-            self.outbox.steps.extend(steps);
+            self.outbox.waiting.add(records, events, steps);
             self.write(now);
             let quiet = self.machine.is_quiet() && self.outbox.is_empty();
-            self.quiet.send_if_modified(|was| std::mem::replace(was, quiet) != quiet);
+            let quiet_in = quiet.then_some(self.mode);
+            self.quiet.send_if_modified(|was| std::mem::replace(was, quiet_in) != quiet_in);
             if quiet && desired.record.deleting && self.mode == Mode::Run {
                 match self.forget_service().await {
                     Ok(()) if self.view().is_none() => return,
@@ -212,15 +257,19 @@ impl Actor {
         self.context.registry.service(self.name.as_str()).ok()
     }
 
-    /// What is wanted now; `None` once the service is gone.
+    /// What is wanted now; `None` once the service is gone (or external), and nothing of it is left here or on its way to the
+    /// store.
     fn look(&mut self) -> Option<Desired> {
-        if let Some(view) = self.view().filter(|view| view.record.spec.is_managed()) {
-            self.view = Some(view);
-        } else if self.machine.is_quiet() {
+        let declared = self.view();
+        let gone = declared.as_ref().is_none_or(|view| !view.record.spec.is_managed());
+        if !gone {
+            self.view = declared;
+        } else if self.outbox.is_empty() && self.machine.slots().next().is_none() {
             return None;
+        } else if self.view.is_none() {
+            self.view = declared;
         }
-        // Still running, and no longer declared as something to run: as if deregistered.
-        let gone = self.view().is_none_or(|view| !view.record.spec.is_managed());
+        // Gone, and something of it is left: as if it were scaled to nothing, by the last spec that was seen.
         let view = self.view.clone()?;
         let health = view.instances.iter().filter_map(|instance| {
             let id = instance.record.id.clone()?;
@@ -261,9 +310,7 @@ impl Actor {
             }
             Input::Observed { replica, id, observation } => self.machine.observed(replica, &id, &observation, now),
             Input::StopFailed { replica, id, reason } => self.machine.stop_failed(replica, &id, reason, now),
-            Input::Written { result, records, events, steps } => {
-                self.written(result, records, events, steps, &desired, now);
-            }
+            Input::Written { result, written } => self.written(result, written, &desired, now),
         }
     }
 
@@ -278,46 +325,27 @@ impl Actor {
             return;
         }
         outbox.writing = true;
-        let records: Vec<_> = std::mem::take(&mut outbox.records).into_values().collect();
-        let events = std::mem::take(&mut outbox.events);
-        let steps = std::mem::take(&mut outbox.steps);
+        let written = std::mem::take(&mut outbox.waiting);
         let (registry, sender, name) = (self.context.registry.clone(), self.sender.clone(), self.name.clone());
         tokio::spawn(async move {
-            let forgotten: Vec<u32> = steps
-                .iter()
-                .filter_map(|step| if let Step::Forget { replica } = step { Some(*replica) } else { None })
-                .collect();
-            let mut result = registry.record(&records, events.clone()).await.map(drop);
-            if result.is_ok() && !forgotten.is_empty() {
-                result = registry.forget_instances(&name, &forgotten).await.map(drop);
-            }
-            let result = result.map_err(|error| error.to_string());
+            let (put, gone): (Vec<_>, Vec<_>) = written.records.iter().partition(|(_, record)| record.is_some());
+            let put: Vec<InstanceRecord> = put.into_iter().filter_map(|(_, record)| record.clone()).collect();
+            let gone: Vec<u32> = gone.into_iter().map(|(replica, _)| *replica).collect();
+            let result = registry.record(&name, &put, &gone, written.events.clone()).await;
+            let result = result.map(drop).map_err(|error| error.to_string());
             // The actor outlives its writes unless the whole supervisor is being dropped.
-            let _ = sender.send(Input::Written { result, records, events, steps });
+            let _ = sender.send(Input::Written { result, written });
         });
     }
 
-    fn written(
-        &mut self,
-        result: Result<(), String>,
-        records: Vec<InstanceRecord>,
-        events: Vec<NewEvent>,
-        steps: Vec<Step>,
-        desired: &Desired,
-        now: Now,
-    ) {
+    fn written(&mut self, result: Result<(), String>, mut written: Writing, desired: &Desired, now: Now) {
         self.outbox.writing = false;
+        let steps = std::mem::take(&mut written.steps);
         let refused = result.err();
         if let Some(error) = &refused {
             tracing::warn!(service = %self.name, %error, "what happened could not be stored; trying again");
             self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
-            for record in records {
-                self.outbox.records.entry(record.replica).or_insert(record);
-            }
-            let newer = std::mem::replace(&mut self.outbox.events, events);
-            self.outbox.events.extend(newer);
-            let excess = self.outbox.events.len().saturating_sub(EVENTS_WAITING);
-            self.outbox.events.drain(..excess);
+            self.outbox.waiting.put_back(written);
         }
         for step in steps {
             match (step, &refused) {
@@ -330,8 +358,8 @@ impl Actor {
                 (Step::Start { replica, id, preferred_port }, None) => self.start(replica, id, preferred_port, desired),
                 // Ending does not wait: an instance that has ended although the store says that it runs is found out.
                 (Step::Stop { instance, how }, _) => self.stop(instance, how),
-                (Step::Forget { replica }, Some(_)) => self.outbox.steps.push(Step::Forget { replica }),
-                (Step::Forget { .. }, None) => {}
+                // Told by the records.
+                (Step::Forget { .. }, _) => {}
             }
         }
     }
@@ -376,35 +404,46 @@ impl Actor {
         });
     }
 
-    /// Has the runtime tell of an instance until it has ended.
+    /// Has the runtime tell of an instance until it has ended. A runtime that breaks off says nothing about the instance, so
+    /// it is asked again.
     fn watch(&self, replica: u32, instance: InstanceRef) {
-        let (runtime, sender, context) = (self.runtime_of(replica), self.sender.clone(), Arc::clone(&self.context));
+        let (runtime, sender) = (self.runtime_of(replica), self.sender.clone());
         tokio::spawn(async move {
-            let id = instance.id.clone();
-            let mut ended = false;
-            if let Some(runtime) = runtime {
-                let mut observations = runtime.watch(&instance);
-                while let Some(observation) = observations.next().await {
-                    ended |= matches!(observation, Observation::Exited(_));
-                    if sender.send(Input::Observed { replica, id: id.clone(), observation }).is_err() || ended {
-                        break;
+            let Some(runtime) = runtime else { return };
+            loop {
+                let observe = async {
+                    let mut observations = runtime.watch(&instance);
+                    while let Some(observation) = observations.next().await {
+                        let ended = matches!(observation, Observation::Exited(_));
+                        let (id, replica) = (instance.id.clone(), instance.replica);
+                        if sender.send(Input::Observed { replica, id, observation }).is_err() || ended {
+                            return true;
+                        }
                     }
+                    false
+                };
+                if matches!(AssertUnwindSafe(observe).catch_unwind().await, Ok(true)) {
+                    return;
                 }
-            }
-            if !ended {
-                let exit = Exit { code: None, signal: None, oom_killed: false, at: context.clock.now() };
-                let _ = sender.send(Input::Observed { replica, id, observation: Observation::Exited(exit) });
+                tracing::warn!(id = %instance.id, "its runtime broke off telling of it; asking again");
+                tokio::select! {
+                    () = sender.closed() => return,
+                    () = tokio::time::sleep(WATCH_AGAIN) => {}
+                }
             }
         });
     }
 
     async fn forget_service(&self) -> Result<(), RegistryError> {
         let runtime = self.view.as_ref().and_then(|view| self.context.runtimes.get(view.record.spec.runtime.as_ref()?));
-        if let Some(runtime) = runtime
-            && let Err(error) = runtime.forget(&self.name).await
-        {
-            tracing::warn!(service = %self.name, %error, "what its runtime keeps of it stays");
+        if let Some(runtime) = runtime {
+            match AssertUnwindSafe(runtime.forget(&self.name)).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(service = %self.name, %error, "what its runtime keeps of it stays"),
+                Err(_) => tracing::error!(service = %self.name, "its runtime panicked; what it keeps of it stays"),
+            }
         }
+        self.context.forget_document(&self.name).await;
         self.context.registry.forget_service(&self.name).await
     }
 
@@ -454,4 +493,40 @@ fn outcome(result: std::thread::Result<Result<Started, RuntimeError>>) -> StartO
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use coredinator_core::RuntimeName;
+
+    use super::*;
+
+    fn record(replica: u32, port: u16) -> InstanceRecord {
+        let (service, runtime) = (ServiceName::new("a").unwrap(), RuntimeName::new("process").unwrap());
+        let now = Now { mono: tokio::time::Instant::now().into_std(), wall: coredinator_core::Timestamp::UNIX_EPOCH };
+        let mut record = Slot::new(&service, replica, runtime, now).record;
+        record.port = port;
+        record
+    }
+
+    #[test]
+    fn of_a_replica_that_is_forgotten_and_needed_again_the_record_stays() {
+        let mut waiting = Writing::default();
+        waiting.add(vec![record(0, 1)], vec![], vec![]);
+        waiting.add(vec![], vec![], vec![Step::Forget { replica: 0 }]);
+        assert_eq!(waiting.records, BTreeMap::from([(0, None)]));
+        waiting.add(vec![record(0, 2)], vec![], vec![]);
+        assert_eq!(waiting.records, BTreeMap::from([(0, Some(record(0, 2)))]));
+    }
+
+    #[test]
+    fn what_was_refused_goes_before_what_came_since() {
+        let mut refused = Writing::default();
+        refused.add(vec![record(0, 1), record(1, 1)], vec![], vec![Step::Forget { replica: 2 }]);
+        let mut waiting = Writing::default();
+        waiting.add(vec![record(1, 2), record(2, 2)], vec![], vec![Step::Forget { replica: 0 }]);
+        waiting.put_back(refused);
+        let expected = BTreeMap::from([(0, None), (1, Some(record(1, 2))), (2, Some(record(2, 2)))]);
+        assert_eq!(waiting.records, expected);
+    }
 }

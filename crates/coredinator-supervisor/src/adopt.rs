@@ -13,7 +13,8 @@ pub(crate) struct Adoption {
     pub(crate) end: Vec<InstanceRef>,
 }
 
-/// Matches what was found with the records. The record's own id wins; a replica without one takes what carries its number.
+/// Matches what was found with the records: what carries the id of its replica's record goes on, all else is ended. Every
+/// start is recorded before it is made, so what is in no record was given up, or belongs to a service that is gone.
 pub(crate) fn plan(found: Vec<Started>, records: &BTreeMap<(ServiceName, u32), InstanceRecord>) -> Adoption {
     let mut plan = Adoption::default();
     for started in found {

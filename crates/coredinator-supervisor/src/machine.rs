@@ -262,6 +262,11 @@ impl Machine {
         {
             StopCause::Unhealthy(Reason::new("Unhealthy", format!("health check failed: {words}")))
         } else {
+            // A `start` of what runs already is followed by that: it does not start anew what ends later.
+            if record.followed < desired.intent.command && record.followed >= desired.intent.restart {
+                slot.record.followed = desired.intent.command;
+                self.changed.push(replica);
+            }
             self.note_goodness(replica, ready, desired, now);
             return None;
         };
@@ -382,11 +387,15 @@ impl Machine {
     pub(crate) fn observed(&mut self, replica: u32, id: &InstanceId, observation: &Observation, now: Now) {
         let Some(slot) = self.slots.get_mut(&replica).filter(|slot| slot.is(id) && !slot.busy) else { return };
         let (state, reason) = match observation {
-            Observation::Waiting(reason) => (InstanceState::Starting, reason.clone()),
+            Observation::Waiting(reason)
+                if matches!(slot.record.state, InstanceState::Starting | InstanceState::Running) =>
+            {
+                (InstanceState::Starting, reason.clone())
+            }
             Observation::Running if slot.record.state == InstanceState::Starting => {
                 (InstanceState::Running, Reason::new("Running", "running"))
             }
-            Observation::Running | Observation::Exited(_) => return,
+            Observation::Waiting(_) | Observation::Running | Observation::Exited(_) => return,
         };
         slot.enter(state, reason, now);
         self.changed.push(replica);
@@ -490,8 +499,9 @@ impl Machine {
         let Some(slot) = self.slots.get_mut(&replica) else { return };
         let Some(id) = slot.record.id.clone() else { return };
         if slot.record.state == InstanceState::Starting {
-            // Written down, and never started: the start is simply made.
-            slot.ungated = true;
+            // Written down, and never started as far as its runtime knows: the start is simply made, under the same id in
+            // case it is on its way after all.
+            (slot.ungated, slot.same_id) = (true, true);
             slot.enter(InstanceState::Pending, Reason::new("Pending", "its start was interrupted"), now);
             self.changed.push(replica);
         } else {

@@ -14,8 +14,11 @@ use coredinator_core::{
     DependencyGraph, InstanceRecord, InstanceRef, Runtime, RuntimeName, ServiceName, ServiceSpec, SharedClock, Started,
     StopRequest,
 };
-use coredinator_registry::Registry;
-use tokio::sync::{mpsc, oneshot, watch};
+use coredinator_registry::{Registry, ServiceView};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{Id, JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,6 +31,8 @@ use crate::{
 
 /// How long a shutdown waits for runtimes that have not told yet what runs.
 const LISTING: Duration = Duration::from_secs(10);
+/// How long an actor that failed stays away.
+const RECOVERY: Duration = Duration::from_secs(1);
 
 /// What a supervisor is made of.
 #[derive(Clone)]
@@ -113,6 +118,17 @@ impl Context {
         }
         path.to_str().map(str::to_owned)
     }
+
+    /// Takes away the document of a service that is gone: the next one of its name begins at generation 1 again.
+    pub(crate) async fn forget_document(&self, name: &ServiceName) {
+        let written = self.documents.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(directory) = self.document_dir.as_ref().filter(|_| written.is_some()) {
+            let path = directory.join(format!("{name}.json"));
+            if let Err(error) = tokio::fs::remove_file(&path).await {
+                tracing::warn!(service = %name, %error, path = %path.display(), "its document stays");
+            }
+        }
+    }
 }
 
 /// Writes a file that only its owner can read, so that readers see the old content or the new one.
@@ -145,11 +161,14 @@ impl Supervisor {
         let (adopted_sender, adopted) = watch::channel(false);
         let (listed_sender, listed) = mpsc::unbounded_channel();
         for runtime in context.runtimes.iter() {
-            tokio::spawn(list(Arc::clone(&context), Arc::clone(runtime), listed_sender.clone()));
+            tokio::spawn(list(Arc::clone(&context), Arc::clone(runtime), None, listed_sender.clone()));
         }
         let dispatcher = Dispatcher {
             context,
             actors: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            recovering: BTreeMap::new(),
+            listed_sender: listed_sender.clone(),
             listed: BTreeSet::new(),
             running: BTreeMap::new(),
             dependents: BTreeMap::new(),
@@ -176,21 +195,31 @@ impl Supervisor {
     }
 }
 
-/// What a runtime found when coredinator started.
+/// What a runtime found when coredinator started, or when the actor of one service had to be made anew.
 struct Listed {
     runtime: RuntimeName,
+    /// The one service that it was asked about; `None`: all.
+    of: Option<ServiceName>,
     running: BTreeMap<(ServiceName, u32), Started>,
 }
 
-/// Asks a runtime for what runs already, until it answers.
-async fn list(context: Arc<Context>, runtime: Arc<dyn Runtime>, listed: mpsc::UnboundedSender<Listed>) {
+/// Asks a runtime for what runs already (of one service, or of all), until it answers.
+async fn list(
+    context: Arc<Context>,
+    runtime: Arc<dyn Runtime>,
+    of: Option<ServiceName>,
+    listed: mpsc::UnboundedSender<Listed>,
+) {
+    let meant = |service: &ServiceName| of.as_ref().is_none_or(|of| of == service);
     let name = runtime.name();
     let mut pause = Duration::from_millis(100);
     loop {
-        let records = records_of(&context.registry, &name);
+        let mut records = records_of(&context.registry, &name);
+        records.retain(|(service, _), _| meant(service));
         let known: Vec<InstanceRef> = records.values().filter(|r| r.state.is_live()).filter_map(reference).collect();
         match runtime.list(&known).await {
-            Ok(found) => {
+            Ok(mut found) => {
+                found.retain(|started| meant(&started.instance.service));
                 let plan = adopt::plan(found, &records);
                 for instance in plan.end {
                     let runtime = Arc::clone(&runtime);
@@ -202,7 +231,7 @@ async fn list(context: Arc<Context>, runtime: Arc<dyn Runtime>, listed: mpsc::Un
                         }
                     });
                 }
-                let _ = listed.send(Listed { runtime: name, running: plan.adopt });
+                let _ = listed.send(Listed { runtime: name, of, running: plan.adopt });
                 return;
             }
             Err(error) => tracing::warn!(runtime = %name, %error, "cannot tell what runs; its services wait"),
@@ -218,6 +247,11 @@ fn records_of(registry: &Registry, runtime: &RuntimeName) -> BTreeMap<(ServiceNa
     instances.filter(|r| r.runtime == *runtime).map(|r| ((r.service.clone(), r.replica), r)).collect()
 }
 
+/// Whether there is anything to supervise: a managed service, or what is left of one that is external by now.
+fn concerns(view: &ServiceView) -> bool {
+    view.record.spec.is_managed() || !view.instances.is_empty()
+}
+
 fn reference(record: &InstanceRecord) -> Option<InstanceRef> {
     Some(InstanceRef {
         id: record.id.clone()?,
@@ -231,6 +265,11 @@ fn reference(record: &InstanceRecord) -> Option<InstanceRef> {
 struct Dispatcher {
     context: Arc<Context>,
     actors: BTreeMap<ServiceName, ActorHandle>,
+    /// The tasks of the actors.
+    tasks: JoinSet<()>,
+    /// Services whose actor ended badly, and the runtimes that have yet to tell what they run of it.
+    recovering: BTreeMap<ServiceName, BTreeSet<RuntimeName>>,
+    listed_sender: mpsc::UnboundedSender<Listed>,
     /// Which runtimes have told what runs.
     listed: BTreeSet<RuntimeName>,
     /// What they told, until an actor takes it up.
@@ -251,16 +290,18 @@ impl Dispatcher {
         self.look_at_all();
         loop {
             tokio::select! {
-                change = changes.recv() => match change {
-                    Some(name) => self.look_at(&name),
-                    None => return,
-                },
+                Some(name) = changes.recv() => self.look_at(&name),
+                Some(ended) = self.tasks.join_next_with_id() => self.actor_ended(ended),
                 Some(found) = listed.recv() => {
                     self.hear(found);
                     self.look_at_all();
                 }
                 command = commands.recv() => {
-                    let Some((how, force, done)) = command else { return };
+                    let Some((how, force, done)) = command else {
+                        // Dropped: actors hold their own inboxes open, so they have to be told.
+                        self.end_actors().await;
+                        return;
+                    };
                     if how == Shutdown::StopServices {
                         self.hear_all(&mut listed, &force).await;
                         self.stop_services(force, &mut changes).await;
@@ -274,8 +315,52 @@ impl Dispatcher {
     }
 
     fn hear(&mut self, found: Listed) {
-        self.listed.insert(found.runtime);
+        match found.of {
+            None => drop(self.listed.insert(found.runtime)),
+            Some(service) => {
+                if let Some(waited_for) = self.recovering.get_mut(&service) {
+                    waited_for.remove(&found.runtime);
+                    if waited_for.is_empty() {
+                        self.recovering.remove(&service);
+                    }
+                }
+            }
+        }
         self.running.extend(found.running);
+    }
+
+    /// An actor is no more: because nothing is left to do, which may have changed meanwhile, or because it panicked.
+    fn actor_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, failure) = match ended {
+            Ok((id, ())) => (id, None),
+            Err(error) => (error.id(), Some(error)),
+        };
+        let Some(name) = self.actors.iter().find(|(_, actor)| actor.task.id() == id).map(|(name, _)| name.clone())
+        else {
+            return;
+        };
+        self.actors.remove(&name);
+        match failure {
+            None => self.look_at(&name),
+            Some(error) => {
+                tracing::error!(service = %name, %error, "its supervision failed, which is a defect; taking it up anew");
+                self.take_up_anew(&name);
+            }
+        }
+    }
+
+    /// Makes an actor anew once its runtimes have told what they run of its service, as when coredinator starts.
+    fn take_up_anew(&mut self, name: &ServiceName) {
+        let runtimes: Vec<_> = self.context.runtimes.iter().map(Arc::clone).collect();
+        self.recovering.insert(name.clone(), runtimes.iter().map(|runtime| runtime.name()).collect());
+        for runtime in runtimes {
+            let (context, listed, name) = (Arc::clone(&self.context), self.listed_sender.clone(), name.clone());
+            tokio::spawn(async move {
+                // What was being written and started at that moment comes to its end first.
+                tokio::time::sleep(RECOVERY).await;
+                list(context, runtime, Some(name), listed).await;
+            });
+        }
     }
 
     /// Waits until every runtime has told what runs: what an earlier coredinator left running is to be stopped too.
@@ -304,9 +389,6 @@ impl Dispatcher {
     /// Something about a service has changed: its actor looks again, and those of its dependents.
     fn look_at(&mut self, name: &ServiceName) {
         self.note_dependencies(name);
-        if self.actors.get(name).is_some_and(|actor| actor.task.is_finished()) {
-            self.actors.remove(name);
-        }
         if !self.actors.contains_key(name) {
             self.begin(name, Mode::Run);
         }
@@ -318,12 +400,13 @@ impl Dispatcher {
         }
     }
 
-    /// Makes the actor of a managed service, once every runtime that may run something of it has told what runs.
+    /// Makes the actor of a service that is managed, or was when something of it was started, once every runtime that may
+    /// run something of it has told what runs.
     fn begin(&mut self, name: &ServiceName, mode: Mode) {
         let Ok(view) = self.context.registry.service(name.as_str()) else { return };
         let mut runtimes = view.instances.iter().map(|i| &i.record.runtime).chain(&view.record.spec.runtime);
         let told = runtimes.all(|name| self.listed.contains(name) || self.context.runtimes.get(name).is_none());
-        if !view.record.spec.is_managed() || !told {
+        if !told || self.recovering.contains_key(name) || !concerns(&view) {
             return;
         }
         let records: Vec<InstanceRecord> = view.instances.iter().map(|i| i.record.as_ref().clone()).collect();
@@ -331,7 +414,7 @@ impl Dispatcher {
             |record: &InstanceRecord| Some((record.replica, self.running.remove(&(name.clone(), record.replica))?));
         let running = records.iter().filter_map(found).collect();
         let beginning = Beginning { records, running, mode };
-        let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning);
+        let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning, &mut self.tasks);
         self.actors.insert(name.clone(), actor);
     }
 
@@ -358,7 +441,7 @@ impl Dispatcher {
     /// Stops all services, dependents first, those of one wave side by side.
     async fn stop_services(&mut self, force: CancellationToken, changes: &mut mpsc::UnboundedReceiver<ServiceName>) {
         let services = self.context.registry.services();
-        let declared = services.iter().filter(|view| view.record.spec.is_managed()).map(|view| view.name().clone());
+        let declared = services.iter().filter(|view| concerns(view)).map(|view| view.name().clone());
         let names: BTreeSet<ServiceName> = self.actors.keys().cloned().chain(declared).collect();
         let edges = names.iter().map(|name| (name.clone(), self.depends.get(name).cloned().unwrap_or_default()));
         // Cycles are refused at registration; without an order everything stops at once.
@@ -377,7 +460,7 @@ impl Dispatcher {
                 let mut quiet = actor.quiet.clone();
                 async move {
                     // An error says that the actor has ended, and with it everything of its service.
-                    let _ = quiet.wait_for(|quiet| *quiet).await;
+                    let _ = quiet.wait_for(|mode| mode.is_some_and(|mode| mode > Mode::Run)).await;
                 }
             }));
             tokio::pin!(quiet);
@@ -403,6 +486,10 @@ impl Dispatcher {
     async fn end_actors(&mut self) {
         let actors = std::mem::take(&mut self.actors);
         actors.values().for_each(|actor| actor.tell(Input::Detach));
-        futures_util::future::join_all(actors.into_values().map(|actor| actor.task)).await;
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the supervision of a service ended badly");
+            }
+        }
     }
 }

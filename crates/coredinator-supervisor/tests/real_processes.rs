@@ -1,8 +1,17 @@
 //! The supervisor over a real SQLite file and real processes: what is declared runs, whatever happens to it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use coredinator_core::{InstanceState, Origin, ServiceSpec, ServiceStatus, SpecDefaults, SystemClock};
+use coredinator_core::{
+    Clock, InstanceState, Origin, ServiceSpec, ServiceStatus, SharedClock, SpecDefaults, SystemClock, Timestamp,
+};
 use coredinator_registry::{
     Command, Registry, RegistryOptions, ServiceView, health::ProbeRegistry, store::SqliteStore,
 };
@@ -21,10 +30,15 @@ struct Plant {
 
 impl Plant {
     async fn open(dir: &Path) -> Self {
+        Self::open_with(dir, Arc::new(SystemClock)).await
+    }
+
+    /// The same; `supervisors` is the clock of the supervisor alone.
+    async fn open_with(dir: &Path, supervisors: SharedClock) -> Self {
         let clock = Arc::new(SystemClock);
         let registry = Registry::open(RegistryOptions {
             store: Arc::new(SqliteStore::open(dir.join("store.sqlite")).await.unwrap()),
-            clock: clock.clone(),
+            clock,
             probes: ProbeRegistry::builtin(),
             check_concurrency: 64,
             seed: 1,
@@ -36,7 +50,7 @@ impl Plant {
         let supervisor = Supervisor::start(SupervisorOptions {
             registry: registry.clone(),
             runtimes: Runtimes::new([Arc::new(runtime) as _]),
-            clock,
+            clock: supervisors,
             seed: fastrand::u64(..),
             url: None,
             document_dir: Some(dir.to_owned()),
@@ -76,6 +90,16 @@ impl Plant {
             })
             .await;
         view.instances.iter().map(|instance| instance.record.pid.unwrap()).collect()
+    }
+
+    async fn gone(&self, name: &str) {
+        let mut index = self.registry.index();
+        let wait = async {
+            while self.registry.service(name).is_ok() {
+                index.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{name} was never gone"));
     }
 
     async fn end(self, how: Shutdown) {
@@ -171,14 +195,7 @@ async fn scaling_changing_and_deregistering_leave_what_is_declared() {
     assert!(replaced.iter().all(|pid| !three.contains(pid)));
 
     plant.registry.deregister("a").await.unwrap();
-    tokio::time::timeout(PATIENCE, async {
-        let mut index = plant.registry.index();
-        while plant.registry.service("a").is_ok() {
-            index.changed().await.unwrap();
-        }
-    })
-    .await
-    .expect("a was never gone");
+    plant.gone("a").await;
     assert_eq!(alive(dir.path()), untouched);
     plant.end(Shutdown::StopServices).await;
 }
@@ -248,6 +265,116 @@ async fn what_was_left_running_is_adopted_and_what_died_meanwhile_restarts() {
     // Adopted is supervised as started: its end is seen.
     kill(lives[0]);
     plant.until("lives", "restarted", |view| view.instances[0].record.restarts == 1).await;
+    plant.end(Shutdown::StopServices).await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_declared_anew_under_an_old_name_gets_its_own_document() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    for line in ["old", "new"] {
+        let mut service = sleeper("a");
+        service["labels"] = json!({"line": line});
+        plant.declare(service).await;
+        plant.running("a", 1).await;
+        let document: Value = serde_json::from_slice(&std::fs::read(dir.path().join("a.json")).unwrap()).unwrap();
+        assert_eq!(document["labels"]["line"], line);
+        plant.registry.deregister("a").await.unwrap();
+        plant.gone("a").await;
+        assert!(!dir.path().join("a.json").exists(), "the document of a service that is gone stays");
+    }
+    plant.end(Shutdown::StopServices).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_becomes_external_is_ended_also_if_nobody_watched_that_happen() {
+    let dir = tempfile::tempdir().unwrap();
+    let external = || json!({"name": "a", "port": 9});
+    let plant = Plant::open(dir.path()).await;
+    plant.declare(sleeper("a")).await;
+    plant.running("a", 1).await;
+    plant.declare(external()).await;
+    plant.until("a", "external", |view| view.instances.is_empty()).await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+    // And back, and once more while no supervisor is there.
+    plant.declare(sleeper("a")).await;
+    plant.running("a", 1).await;
+    let Plant { registry, supervisor } = plant;
+    supervisor.shutdown(Shutdown::Detach, CancellationToken::new()).await;
+    let spec = ServiceSpec::parse("", None, external(), &SpecDefaults::default()).unwrap();
+    registry.declare(spec, Origin::Api, true).await.unwrap();
+    assert_eq!(alive(dir.path()).len(), 1);
+    drop(registry);
+    let plant = Plant::open(dir.path()).await;
+    plant.until("a", "external", |view| view.instances.is_empty()).await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+    plant.end(Shutdown::StopServices).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deregistered_and_declared_again_in_quick_turns_it_runs_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    for _ in 0..30 {
+        plant.declare(sleeper("a")).await;
+        plant.registry.deregister("a").await.unwrap();
+        // Once in the middle of its end, once right after.
+        if fastrand::bool() {
+            plant.gone("a").await;
+        }
+    }
+    plant.declare(sleeper("a")).await;
+    let pids = plant.running("a", 1).await;
+    plant.until("a", "healthy", |view| view.status == ServiceStatus::Healthy).await;
+    assert_eq!(alive(dir.path()), pids);
+    plant.end(Shutdown::StopServices).await;
+    assert_eq!(alive(dir.path()), [] as [u32; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_supervisor_lets_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let plant = Plant::open(dir.path()).await;
+    plant.declare(sleeper("a")).await;
+    let pids = plant.running("a", 1).await;
+    let Plant { registry, supervisor } = plant;
+    drop(supervisor);
+    // Its registry is held by nobody else once all of its tasks have ended.
+    let mut changes = registry.changes();
+    drop(registry);
+    let ended = async { while changes.recv().await.is_some() {} };
+    tokio::time::timeout(PATIENCE, ended).await.expect("something still holds the registry");
+    assert_eq!(alive(dir.path()), pids);
+    let plant = Plant::open(dir.path()).await;
+    assert_eq!(plant.running("a", 1).await, pids);
+    plant.end(Shutdown::StopServices).await;
+}
+
+/// Panics once when it is armed.
+#[derive(Debug, Default)]
+struct BrittleClock(AtomicBool);
+
+impl Clock for BrittleClock {
+    fn now(&self) -> Timestamp {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "as the test asked");
+        SystemClock.now()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_in_the_supervision_of_a_service_is_survived_by_it_and_its_instance() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(BrittleClock::default());
+    let plant = Plant::open_with(dir.path(), Arc::clone(&clock) as SharedClock).await;
+    plant.declare(sleeper("a")).await;
+    let pids = plant.running("a", 1).await;
+    plant.until("a", "healthy", |view| view.status == ServiceStatus::Healthy).await;
+    clock.0.store(true, Ordering::SeqCst);
+    plant.registry.command("a", Command::Scale(2)).await.unwrap();
+    let both = plant.running("a", 2).await;
+    assert_eq!(both[0], pids[0], "what ran goes on");
+    assert!(!clock.0.load(Ordering::SeqCst), "nothing panicked");
     plant.end(Shutdown::StopServices).await;
     assert_eq!(alive(dir.path()), [] as [u32; 0]);
 }

@@ -30,7 +30,7 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         next_restart_at: None,
         followed: view.intent.command,
     };
-    plant.registry.record(&[record], vec![]).await.unwrap();
+    plant.registry.record(&record.service.clone(), &[record], &[], vec![]).await.unwrap();
 }
 
 fn path(rest: &str) -> String {

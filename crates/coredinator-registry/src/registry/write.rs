@@ -179,30 +179,29 @@ impl Registry {
         self.commit(batch).await
     }
 
-    /// Stores what the supervisor did or is about to do with instances, and the events that tell of it, in one write.
-    /// Durable when it returns; readers see it a moment later.
+    /// Stores what the supervisor did or is about to do with instances of `service`, takes away the records of the replicas
+    /// `gone`, and tells of it by events, all in one write. Durable when it returns; readers see it a moment later.
     ///
     /// # Errors
     /// The store's.
-    pub async fn record(&self, instances: &[InstanceRecord], events: Vec<NewEvent>) -> Result<Revision, StoreError> {
+    pub async fn record(
+        &self,
+        service: &ServiceName,
+        instances: &[InstanceRecord],
+        gone: &[u32],
+        events: Vec<NewEvent>,
+    ) -> Result<Revision, StoreError> {
         let mut batch = Batch::new();
         for record in instances {
-            let key = keys::instance(&record.service, record.replica);
-            batch = batch.put(key, json(record)?, Precondition::Any);
+            batch = batch.put(keys::instance(service, record.replica), json(record)?, Precondition::Any);
+        }
+        for replica in gone {
+            batch = batch.delete(keys::instance(service, *replica), Precondition::Any);
         }
         for event in events {
             batch = self.put_event(batch, event)?;
         }
         self.shared.store.write(batch).await
-    }
-
-    /// Removes the records of replicas that are no longer wanted and have ended.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn forget_instances(&self, service: &ServiceName, replicas: &[u32]) -> Result<Revision, StoreError> {
-        let delete = |batch: Batch, replica: &u32| batch.delete(keys::instance(service, *replica), Precondition::Any);
-        self.shared.store.write(replicas.iter().fold(Batch::new(), delete)).await
     }
 
     /// Removes the last of a managed service that was deregistered, now that none of its instances is left. One that has

@@ -297,6 +297,31 @@ fn a_changed_spec_replaces_and_a_failed_stop_is_tried_again() {
     assert_eq!((world.state(0), world.record(0).generation), (InstanceState::Running, 2));
 }
 
+#[test]
+fn a_start_of_what_runs_does_not_run_it_again_when_it_completes() {
+    let mut world = World::new(&json!({"restart_policy": "no"}));
+    world.settle();
+    world.intend(|intent| intent.command = 1);
+    world.settle();
+    world.exit(0, 0);
+    assert!(world.reconcile().is_empty(), "it is done");
+    assert_eq!(world.state(0), InstanceState::Completed);
+    world.intend(|intent| intent.command = 2);
+    world.settle();
+    assert_eq!(world.state(0), InstanceState::Running, "a start by hand after the end runs it again");
+}
+
+#[test]
+fn an_interrupted_start_is_made_under_the_same_id() {
+    let mut world = World::new(&json!({}));
+    world.reconcile();
+    let record = world.record(0).clone();
+    world.machine = Machine::new(record.service.clone(), [Slot::of(record.clone())]);
+    world.machine.lost(0, &world.desired, world.now, 0.5);
+    world.settle();
+    assert_eq!((world.state(0), Some(world.id(0))), (InstanceState::Running, record.id));
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     Exit(u32, i32),

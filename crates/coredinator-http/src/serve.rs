@@ -2,6 +2,7 @@
 
 use coredinator_core::{Severity, Timestamp};
 use coredinator_registry::{EventItem, Registry};
+use coredinator_runtime_process::raise_descriptor_limit;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -32,6 +33,10 @@ pub async fn serve(
     how: Shutdown,
     listening: Option<oneshot::Sender<String>>,
 ) -> Result<(), ServeError> {
+    match raise_descriptor_limit() {
+        Ok(limit) => tracing::debug!(limit, "descriptors that can be open"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open descriptors"),
+    }
     // Before anything starts, so that no signal is missed.
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let running = coredinator.start().await?;

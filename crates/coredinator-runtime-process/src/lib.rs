@@ -44,11 +44,13 @@
 //! nothing is lost in rotation; see `StreamFile::rotate` for the others.
 //!
 //! # Needs
-//! Linux 5.4 (`waitid` on a pidfd); groups are signalled by descriptor from 6.9 on. One descriptor for each running instance.
+//! Linux 5.4 (`waitid` on a pidfd); groups are signalled by descriptor from 6.9 on. One descriptor for each running instance:
+//! programs call [`raise_descriptor_limit`] at their start.
 //! The process must not ignore SIGCHLD or reap children that it does not know.
 
 mod census;
 mod command;
+mod descriptors;
 mod handle;
 mod instance;
 mod logs;
@@ -61,5 +63,6 @@ mod runtime;
 mod shared;
 mod spawn;
 
+pub use descriptors::raise_descriptor_limit;
 pub use options::ProcessRuntimeOptions;
 pub use runtime::ProcessRuntime;

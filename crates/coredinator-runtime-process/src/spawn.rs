@@ -12,6 +12,8 @@ use std::{
 
 use rustix::process::Pid;
 
+use crate::descriptors;
+
 /// The same in glibc (2.26) and musl; the libc crate does not name it.
 const POSIX_SPAWN_SETSID: c_int = 0x80;
 
@@ -58,7 +60,9 @@ impl Program {
             )
         };
         check(code)?;
-        Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn answered pid 0"))
+        let pid = Pid::from_raw(pid).ok_or_else(|| io::Error::other("posix_spawn answered pid 0"))?;
+        descriptors::give_back(pid);
+        Ok(pid)
     }
 }
 

@@ -1,0 +1,39 @@
+//! How many descriptors this process may have open, and how many its instances may.
+
+use std::sync::OnceLock;
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
+
+/// The limit that this process was started with, once it has been raised.
+static INHERITED: OnceLock<Rlimit> = OnceLock::new();
+
+/// Raises this process's soft limit of open descriptors to its hard limit, and answers what it may open now; `None` for no
+/// limit. Every running instance takes a descriptor, every connection of the API and of a check another, and the usual soft
+/// limit of 1024 is for programs that still use select(2): instances are started with the limit that there was before.
+///
+/// For programs, at their start. Calling it again changes nothing.
+///
+/// # Errors
+/// The system's; the limit is then as it was.
+pub fn raise_descriptor_limit() -> std::io::Result<Option<u64>> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return Ok(limit.current);
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit.clone() })?;
+    let _ = INHERITED.set(limit.clone());
+    Ok(limit.maximum)
+}
+
+/// Gives a child that has just been started the limit that this process was started with.
+///
+/// `posix_spawn` can set no limits, and the limit of this process cannot be lowered for the moment of a start, in which
+/// other threads may open something. So the child has the higher one while its loader begins to work.
+pub(crate) fn give_back(child: Pid) {
+    if let Some(limit) = INHERITED.get()
+        && let Err(error) = prlimit(Some(child), Resource::Nofile, limit.clone())
+        && error != rustix::io::Errno::SRCH
+    {
+        tracing::warn!(pid = child.as_raw_pid(), %error, "cannot set a process's limit of open descriptors");
+    }
+}

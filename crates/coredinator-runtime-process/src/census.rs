@@ -84,7 +84,9 @@ impl Census {
         busy: &HashSet<i32>,
     ) -> io::Result<Vec<PidFd>> {
         let myself = rustix::process::getpid().as_raw_pid();
-        let mut foreign = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        // A copy, so that of many that end at once none waits for another's look.
+        let known = || self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut foreign = known().clone();
         let mut seen = HashSet::new();
         let mut remains = Vec::new();
         for pid in procfs::pids()? {
@@ -112,6 +114,7 @@ impl Census {
             }
         }
         foreign.retain(|session| seen.contains(session));
+        *known() = foreign;
         Ok(remains)
     }
 }

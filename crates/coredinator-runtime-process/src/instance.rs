@@ -225,7 +225,9 @@ impl Instance {
 
     async fn remains(self: &Arc<Self>, shared: &Arc<Shared>, held: bool) -> std::io::Result<Vec<PidFd>> {
         let (instance, shared) = (Arc::clone(self), Arc::clone(shared));
+        let turn = shared.turn().await;
         let look = move || {
+            let _turn = turn;
             let busy: HashSet<i32> = shared.sessions_but(instance.handle.pid);
             shared.census.remains(&instance.id, instance.fd.pid(), held, &busy)
         };

@@ -54,7 +54,9 @@ impl ProcessRuntime {
         work: impl FnOnce(&Arc<Shared>) -> Result<T, RuntimeError> + Send + 'static,
     ) -> Result<T, RuntimeError> {
         let (shared, runtime) = (Arc::clone(&self.shared), Handle::current());
+        let turn = self.shared.turn().await;
         let work = move || {
+            let _turn = turn;
             let _context = runtime.enter();
             work(&shared)
         };
@@ -63,6 +65,9 @@ impl ProcessRuntime {
     }
 
     async fn resolve(&self, instance: InstanceRef) -> Result<Place, RuntimeError> {
+        if let Some(running) = self.shared.living(&instance.id) {
+            return Ok(Place::Running(running));
+        }
         let gate = Arc::clone(&self.gate).read_owned().await;
         self.blocking(move |shared| {
             let _gate = gate;

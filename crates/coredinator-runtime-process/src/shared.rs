@@ -17,7 +17,10 @@ use coredinator_core::{
     Started, Timestamp,
 };
 use rustix::process::{Pid, Signal};
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -39,6 +42,9 @@ const REMEMBERED: usize = 4096;
 /// How often logs are looked after.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How many threads work at the same time. Some of them may wait for a disk or for a program that is being loaded.
+const TURNS: usize = 8;
+
 /// Ticks of a second in `/proc/<pid>/stat`: fixed in the kernel's interface.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -59,6 +65,8 @@ pub(crate) struct Shared {
     /// One instance is started or found by one thread at a time.
     locks: Vec<Mutex<()>>,
     sweeper: Mutex<Option<JoinHandle<()>>>,
+    /// Turns for work that blocks.
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +106,15 @@ impl Shared {
             listed: AtomicBool::new(false),
             locks: (0..256).map(|_| Mutex::default()).collect(),
             sweeper: Mutex::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
         })
+    }
+
+    /// Waits for a turn to block a thread. Starts and looks through `/proc` are work for a processor: more threads than
+    /// these would end nothing sooner, and each costs memory.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // It is never closed.
+        Arc::clone(&self.turns).acquire_owned().await.ok()
     }
 
     fn lock_of(&self, id: &InstanceId) -> &Mutex<()> {
@@ -108,7 +124,7 @@ impl Shared {
         &self.locks[usize::try_from(slot).unwrap_or(0)]
     }
 
-    fn living(&self, id: &InstanceId) -> Option<Arc<Instance>> {
+    pub(crate) fn living(&self, id: &InstanceId) -> Option<Arc<Instance>> {
         locked(&self.live).get(id).cloned()
     }
 

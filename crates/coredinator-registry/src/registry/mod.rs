@@ -14,6 +14,7 @@ mod write;
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
@@ -34,6 +35,9 @@ pub use view::{Endpoint, InstanceView, ServiceView};
 pub use write::{Command, Declared, SyncReport};
 
 use crate::health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry};
+
+/// How many locks there are for the services that are decided about one by one.
+const DECIDING_ON: usize = 64;
 
 /// What a registry is made of.
 #[derive(Clone)]
@@ -70,8 +74,10 @@ struct Shared {
     followed: watch::Sender<Revision>,
     events: Arc<events::EventLog>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<ServiceName>>>,
-    /// One user's write at a time: each is decided on what is there.
-    deciding: tokio::sync::Mutex<()>,
+    /// Each write of a user is decided on what is there. Who decides about more than one service holds it alone; those
+    /// who decide about one each share it, and hold that one's lock of `deciding_on`, so that the store can gather them.
+    deciding: tokio::sync::RwLock<()>,
+    deciding_on: Vec<tokio::sync::Mutex<()>>,
     unique: AtomicU32,
 }
 
@@ -96,7 +102,8 @@ impl Registry {
             followed: watch::Sender::new(Revision::ZERO),
             events: Arc::new(events::EventLog::new()),
             listeners: Mutex::default(),
-            deciding: tokio::sync::Mutex::default(),
+            deciding: tokio::sync::RwLock::default(),
+            deciding_on: (0..DECIDING_ON).map(|_| tokio::sync::Mutex::default()).collect(),
             unique: AtomicU32::new(fastrand::u32(..)),
         });
         let mut follower = follow::Follower::new(Arc::clone(&shared), monitor.clone(), journal::Journal::start(store));
@@ -254,6 +261,14 @@ impl Registry {
 }
 
 impl Shared {
+    /// The lock of those who decide about this one service.
+    fn deciding_on(&self, name: &ServiceName) -> &tokio::sync::Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        let slot = hasher.finish() % self.deciding_on.len() as u64;
+        &self.deciding_on[usize::try_from(slot).unwrap_or(0)]
+    }
+
     fn service(&self, name: &str) -> Option<Arc<ServiceView>> {
         self.services.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

@@ -61,8 +61,14 @@ impl Registry {
         origin: Origin,
         replace: bool,
     ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
-        let _deciding = self.shared.deciding.lock().await;
         let name = spec.name.clone();
+        // Without dependencies nothing hangs on the other services, and many are declared side by side.
+        let (_all, _one);
+        if spec.depends_on.is_empty() {
+            _one = (self.shared.deciding.read().await, self.shared.deciding_on(&name).lock().await);
+        } else {
+            _all = self.shared.deciding.write().await;
+        }
         let existing = self.shared.service(name.as_str());
         let mut invalid = self.validate_checks(&spec);
         invalid.extend(self.cycle_with(std::slice::from_ref(&spec), &[]));
@@ -88,7 +94,7 @@ impl Registry {
     /// # Errors
     /// As [`declare`](Self::declare), pointers starting with `/services/{name}`; nothing is changed then.
     pub async fn sync(&self, specs: Vec<ServiceSpec>) -> Result<SyncReport, RegistryError> {
-        let _deciding = self.shared.deciding.lock().await;
+        let _deciding = self.shared.deciding.write().await;
         let services = self.services();
         let named: std::collections::BTreeSet<ServiceName> = specs.iter().map(|spec| spec.name.clone()).collect();
         let gone: Vec<_> = services
@@ -129,7 +135,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
     pub async fn deregister(&self, name: &str) -> Result<(), RegistryError> {
-        let _deciding = self.shared.deciding.lock().await;
+        let _deciding = self.shared.deciding.write().await;
         let view = self.service(name)?;
         if view.record.deleting {
             return Ok(());
@@ -145,7 +151,7 @@ impl Registry {
     /// (`Deleting`) for one that is on its way out; [`RegistryError::Invalid`] for a number of replicas that its fixed
     /// port does not allow; [`RegistryError::Store`].
     pub async fn command(&self, name: &str, command: Command) -> Result<Arc<ServiceView>, RegistryError> {
-        let _deciding = self.shared.deciding.lock().await;
+        let _deciding = self.shared.deciding.write().await;
         let view = self.service(name)?;
         let intent = follow_command(&view, command)?;
         let event = match command {
@@ -168,7 +174,7 @@ impl Registry {
     /// # Errors
     /// The store's.
     pub async fn release_stops(&self) -> Result<(), RegistryError> {
-        let _deciding = self.shared.deciding.lock().await;
+        let _deciding = self.shared.deciding.write().await;
         let mut batch = Batch::new();
         for view in self.services() {
             if view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
@@ -210,7 +216,7 @@ impl Registry {
     /// # Errors
     /// The store's.
     pub async fn forget_service(&self, service: &ServiceName) -> Result<(), RegistryError> {
-        let _deciding = self.shared.deciding.lock().await;
+        let _deciding = self.shared.deciding.write().await;
         let Some(view) = self.shared.service(service.as_str()).filter(|view| view.record.deleting) else {
             return Ok(());
         };
@@ -272,6 +278,9 @@ impl Registry {
 
     /// The dependency cycle that `specs`, put in place of what is registered under their names, would close.
     fn cycle_with(&self, specs: &[ServiceSpec], gone: &[ServiceName]) -> Option<FieldError> {
+        if specs.iter().all(|spec| spec.depends_on.is_empty()) {
+            return None;
+        }
         let mut edges: BTreeMap<ServiceName, Vec<ServiceName>> = BTreeMap::new();
         for view in self.services().iter().filter(|view| !view.record.deleting && !gone.contains(view.name())) {
             edges.insert(view.name().clone(), view.record.spec.depends_on.keys().cloned().collect());

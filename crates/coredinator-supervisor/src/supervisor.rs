@@ -16,7 +16,7 @@ use coredinator_core::{
 };
 use coredinator_registry::{Registry, ServiceView};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,9 @@ use crate::{
 const LISTING: Duration = Duration::from_secs(10);
 /// How long an actor that failed stays away.
 const RECOVERY: Duration = Duration::from_secs(1);
+
+/// How many documents are written at the same time.
+const WRITING: usize = 4;
 
 /// What a supervisor is made of.
 #[derive(Clone)]
@@ -79,6 +82,8 @@ pub(crate) struct Context {
     document_dir: Option<PathBuf>,
     /// Which generation of each service's document has been written.
     documents: Mutex<BTreeMap<ServiceName, u64>>,
+    /// Turns for writing them: many threads that write small files to one disk only cost memory.
+    writing: Semaphore,
 }
 
 impl Context {
@@ -109,6 +114,7 @@ impl Context {
         let documents = || self.documents.lock().unwrap_or_else(PoisonError::into_inner);
         if documents().get(&spec.name) != Some(&generation) {
             let (target, content) = (path.clone(), serde_json::to_vec_pretty(spec).ok()?);
+            let _turn = self.writing.acquire().await.ok()?;
             let written = tokio::task::spawn_blocking(move || write_private(&target, &content)).await;
             if let Ok(Err(error)) = written {
                 tracing::warn!(service = %spec.name, %error, path = %path.display(), "its document cannot be written");
@@ -156,6 +162,7 @@ impl Supervisor {
             url,
             document_dir,
             documents: Mutex::default(),
+            writing: Semaphore::new(WRITING),
         });
         let (shutdown, commands) = mpsc::channel(1);
         let (adopted_sender, adopted) = watch::channel(false);

@@ -45,7 +45,10 @@ impl Server {
         let services = if setup.services.is_empty() { " {}" } else { setup.services };
         let file = dir.path().join("coredinator.yaml");
         fs::write(&file, format!("coredinator:\n  services:{services}\n"))?;
-        let mut command = pinned(env!("CARGO_BIN_EXE_coredinator"), setup.cpu);
+        // Another build can be named, to compare with.
+        let binary =
+            std::env::var("BENCH_COREDINATOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_coredinator").to_owned());
+        let mut command = pinned(binary, setup.cpu);
         command.arg("serve").arg("--config").arg(&file).arg("--data-dir").arg(dir.path().join("data"));
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         if setup.cpu.is_some() {

@@ -416,6 +416,16 @@ async fn heartbeats() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_heartbeat_that_tells_of_failure_before_any_other_counts_at_once() {
+    let world = World::new(8);
+    let probe = ProbeSpec::Heartbeat { ttl: Duration::from_secs(600) };
+    let spec = spec_of("a", probe, CheckTiming { retries: 1, ..each_second() });
+    let cell = world.monitor.add(key("a"), CheckSpec { age: Duration::ZERO, ..spec });
+    assert!(world.monitor.heartbeat(&key("a"), &ProbeReport::new(Outcome::Fail, "no sensor")));
+    assert_eq!((cell.status(), cell.snapshot().message.as_str()), (HealthStatus::Unhealthy, "no sensor"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_back_changes_only_stamps() {
     let world = World::new(8);
     let cell = world.monitor.add(key("a"), fake_spec("a", each_second()));

@@ -11,7 +11,8 @@ use coredinator_core::{CheckTiming, HealthStatus, Outcome};
 /// - `retries` failures in a row make it `Unhealthy`; before that a healthy one is `Degraded`, an unknown one stays so.
 /// - Before its first pass, failures within the start period do not count, and of those after it at most one an interval
 ///   counts (the first no sooner than one interval after the instance's start): asking a new instance more often than
-///   `interval`, so as to know early that it is up, does not use up its retries faster.
+///   `interval`, so as to know early that it is up, does not use up its retries faster. What it says unasked, by a
+///   heartbeat, counts each time.
 /// - The first pass ends the start period.
 /// - A check that could not be carried out changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,6 +44,24 @@ impl Hysteresis {
     #[must_use]
     pub fn status(&self) -> HealthStatus {
         self.status
+    }
+
+    /// Takes in what an instance that is `age` old says of itself: as [`observe`](Self::observe), but a failure counts
+    /// however soon it comes after the last one, because nobody asked for it. The start period suspends it all the same.
+    pub fn hear(
+        &mut self,
+        timing: &CheckTiming,
+        outcome: Outcome,
+        age: Duration,
+    ) -> Option<(HealthStatus, HealthStatus)> {
+        if outcome == Outcome::Fail && !self.up && age >= timing.start_period {
+            let before = self.status;
+            self.passes = 0;
+            self.counted_at = age;
+            self.count_failure(timing);
+            return (before != self.status).then_some((before, self.status));
+        }
+        self.observe(timing, Some(outcome), age)
     }
 
     /// Takes an answer to a check that started when the instance was `age` old; `None` is a check that could not be
@@ -85,6 +104,10 @@ impl Hysteresis {
             }
             self.counted_at = age;
         }
+        self.count_failure(timing);
+    }
+
+    fn count_failure(&mut self, timing: &CheckTiming) {
         self.failures = self.failures.saturating_add(1);
         self.status = match self.status {
             _ if self.failures >= timing.retries => HealthStatus::Unhealthy,
@@ -235,6 +258,23 @@ mod tests {
             })
             .unwrap();
         assert_eq!(unhealthy_after, 90);
+    }
+
+    #[test]
+    fn what_an_instance_says_of_itself_counts_at_once() {
+        let slow = CheckTiming { interval: Duration::from_secs(600), ..timing(2, 1, 5) };
+        let mut hysteresis = Hysteresis::new();
+        let mut hear = |outcome, second| {
+            let change = hysteresis.hear(&slow, outcome, Duration::from_secs(second));
+            (change, hysteresis.status())
+        };
+        assert_eq!(hear(Fail, 4), (None, Unknown), "the start period suspends");
+        assert_eq!(hear(Fail, 5), (None, Unknown), "one of two");
+        assert_eq!(hear(Fail, 6), (Some((Unknown, Unhealthy)), Unhealthy));
+        assert_eq!(hear(Warn, 7), (Some((Unhealthy, Degraded)), Degraded));
+        assert_eq!(hear(Pass, 8), (Some((Degraded, Healthy)), Healthy));
+        assert_eq!(hear(Fail, 9), (Some((Healthy, Degraded)), Degraded));
+        assert_eq!(hear(Fail, 9), (Some((Degraded, Unhealthy)), Unhealthy));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use coredinator_core::{
-    CheckTiming, HealthProbe, Outcome, ProbeError, ProbeReport, ProbeSpec, ProbeTarget, SharedClock,
+    CheckTiming, HealthProbe, HealthStatus, Outcome, ProbeError, ProbeReport, ProbeSpec, ProbeTarget, SharedClock,
 };
 use futures_util::FutureExt;
 use tokio::{
@@ -256,7 +256,8 @@ impl HealthMonitor {
         };
         let (Method::Heartbeat, Phase::Waiting(due)) = (&check.method, &check.phase) else { return false };
         table.agenda.cancel(id, *due);
-        check.conclude(shared, Some(report.outcome), None, &report.message, now);
+        let change = check.hysteresis.hear(&check.timing, report.outcome, check.age_at(now));
+        check.record(shared, change, Some(report.outcome), None, &report.message);
         let due = now + check.timing.interval;
         check.phase = Phase::Waiting(due);
         table.agenda.schedule(id, due);
@@ -409,9 +410,25 @@ impl Check {
         message: &str,
         asked: Instant,
     ) {
+        let change = self.hysteresis.observe(&self.timing, outcome, self.age_at(asked));
+        self.record(shared, change, outcome, response_time, message);
+    }
+
+    /// How old what is checked was at `then`.
+    fn age_at(&self, then: Instant) -> Duration {
+        self.age.saturating_add(then.saturating_duration_since(self.added))
+    }
+
+    /// Writes down what was found and what became of it, and tells those who wait for it.
+    fn record(
+        &mut self,
+        shared: &Shared,
+        change: Option<(HealthStatus, HealthStatus)>,
+        outcome: Option<Outcome>,
+        response_time: Option<Duration>,
+        message: &str,
+    ) {
         let at = shared.clock.now();
-        let age = self.age.saturating_add(asked.saturating_duration_since(self.added));
-        let change = self.hysteresis.observe(&self.timing, outcome, age);
         self.cell.record(self.hysteresis.status(), at, outcome, response_time, message);
         if let Some((from, to)) = change {
             let transition = Transition { key: self.key.clone(), from, to, at, message: message.to_owned() };

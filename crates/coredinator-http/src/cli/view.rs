@@ -48,6 +48,24 @@ fn uptime(instance: &Value) -> Option<Duration> {
     number(instance, "uptime_seconds").map(Duration::from_secs)
 }
 
+/// Where an instance is reached, while it has a process.
+fn instance_endpoint(instance: &Value) -> String {
+    if matches!(text(instance, "state"), "starting" | "running" | "stopping") {
+        endpoint(instance)
+    } else {
+        NONE.to_owned()
+    }
+}
+
+/// Where a service is reached, while anything of it runs; an external one: in any case.
+fn service_endpoint(service: &Value) -> String {
+    let managed = !text(service, "runtime").is_empty();
+    if managed && instances(service).iter().all(|instance| instance_endpoint(instance) == NONE) {
+        return NONE.to_owned();
+    }
+    endpoint(service)
+}
+
 fn endpoint(value: &Value) -> String {
     match number(value, "port") {
         None | Some(0) => NONE.to_owned(),
@@ -106,7 +124,7 @@ pub fn services(services: &[Value], wide: bool, now: Timestamp) -> String {
             if managed { restarts.to_string() } else { NONE.to_owned() },
             up.map_or_else(|| NONE.to_owned(), span),
             when(service, "last_health_check", now),
-            endpoint(service),
+            service_endpoint(service),
         ];
         if wide {
             let pids: Vec<String> =
@@ -154,7 +172,7 @@ pub fn described(service: &Value, health: &Value, now: Timestamp) -> String {
     line(&mut out, "Status:", &format!("{}{since}", status(text(service, "status"))));
     line(&mut out, "Reason:", &reason(service, now));
     line(&mut out, "Wanted:", &word("desired"));
-    line(&mut out, "Endpoint:", &endpoint(service));
+    line(&mut out, "Endpoint:", &service_endpoint(service));
     line(&mut out, "Health check:", &word("health_endpoint"));
     let runtime = word("runtime");
     line(&mut out, "Runtime:", if runtime.is_empty() { "external (watched, never started)" } else { &runtime });
@@ -191,7 +209,7 @@ fn instance_table(instances: &[Value], now: Timestamp) -> String {
             status(text(instance, "state")),
             or_none(status(health)),
             count(instance, "pid"),
-            endpoint(instance),
+            instance_endpoint(instance),
             uptime(instance).map_or_else(|| NONE.to_owned(), span),
             count(instance, "restarts"),
             last_exit(instance, now),
@@ -306,6 +324,24 @@ coreio  healthy      1         -       -  -        [::1]:8001
         let wide = finish(&services(&[corerl(), external()], true, now()), false);
         assert!(wide.contains("1.2ms  process   always  4711  -        line=a"), "{wide}");
         assert!(wide.contains("external  -       -     -        -"), "{wide}");
+    }
+
+    #[test]
+    fn what_does_not_run_is_reached_nowhere() {
+        let once = |state: &str| {
+            let instance = json!({"replica": 0, "state": state, "host": "localhost", "port": 20000});
+            let service = json!({"name": "once", "status": "completed", "runtime": "process", "host": "localhost",
+                "port": 20000, "ready": 0, "replicas": 1, "instances": [instance]});
+            let texts =
+                [services(std::slice::from_ref(&service), false, now()), described(&service, &json!({}), now())];
+            texts.map(|text| finish(&text, false).contains("localhost:20000"))
+        };
+        for state in ["pending", "backoff", "stopped", "completed", "failed"] {
+            assert_eq!(once(state), [false, false], "{state}");
+        }
+        for state in ["starting", "running", "stopping"] {
+            assert_eq!(once(state), [true, true], "{state}");
+        }
     }
 
     #[test]

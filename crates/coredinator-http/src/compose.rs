@@ -23,7 +23,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, ApiOptions, ApiState, Readiness, ServerInfo},
+    api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
     config::Config,
 };
 
@@ -185,7 +185,8 @@ impl Coredinator {
         let drained = CancellationToken::new();
         let spec_defaults = SpecDefaults { health_check: config.health_check };
         let router = api::router(state, ApiOptions { spec_defaults, ..ApiOptions::default() });
-        let server = tokio::spawn(serve(listener, router, drained.clone()));
+        let serving = ServeOptions { drain: DRAIN, ..ServeOptions::default() };
+        let server = tokio::spawn(api::serve(listener, router, drained.clone(), serving));
         let ready = mark_ready(ready, supervisor.adopted());
         Ok(Running {
             registry,
@@ -329,12 +330,6 @@ async fn declare(registry: &Registry, runtimes: &Runtimes, config: &Config) -> R
         return Err(RegistryError::Invalid(errors));
     }
     registry.sync(config.services.clone()).await
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, drained: CancellationToken) {
-    if let Err(error) = api::serve(listener, router, drained, DRAIN).await {
-        tracing::error!(%error, "the server ended");
-    }
 }
 
 /// Ready is, who has found what runs already.

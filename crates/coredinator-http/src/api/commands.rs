@@ -26,7 +26,7 @@ macro_rules! command {
             post, path = $path, tag = "commands", operation_id = $id,
             params(
                 ("service_id" = String, Path, description = "the service's name"),
-                ("wait" = Option<String>, Query, description = "how long to wait until it has settled, such as `30s`"),
+                ("wait" = Option<String>, Query, description = "how long to wait until it has settled, such as `30s`", pattern = "^([0-9]+([.][0-9]+)?|([0-9]+([.][0-9]+)?(us|ms|s|m|h|d))+)$"),
             ),
             responses(
                 (status = 200, description = "it has settled", body = Service),
@@ -68,7 +68,7 @@ command! {
     put, path = "/api/coredinator/services/{service_id}/scale", tag = "commands", operation_id = "scale_service",
     params(
         ("service_id" = String, Path, description = "the service's name"),
-        ("wait" = Option<String>, Query, description = "how long to wait until it has settled, such as `30s`"),
+        ("wait" = Option<String>, Query, description = "how long to wait until it has settled, such as `30s`", pattern = "^([0-9]+([.][0-9]+)?|([0-9]+([.][0-9]+)?(us|ms|s|m|h|d))+)$"),
     ),
     request_body(content = Scale, content_type = "application/json"),
     responses(

@@ -42,10 +42,10 @@ pub struct EventList {
 #[utoipa::path(
     get, path = "/api/coredinator/events", tag = "events", operation_id = "events",
     params(
-        ("service" = Option<String>, Query, description = "those about one service alone"),
-        ("limit" = Option<usize>, Query, description = "of a list: how many (default 100, at most 10000); of a stream: so many of the newest come first", minimum = 1),
-        ("after" = Option<u64>, Query, description = "as `Last-Event-ID`, for clients that cannot set it", minimum = 0),
-        ("Last-Event-ID" = Option<u64>, Header, description = "the number of the last event that was received", minimum = 0),
+        ("service" = Option<String>, Query, description = "those about one service alone", pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"),
+        ("limit" = Option<usize>, Query, description = "of a list: how many (default 100, at most 10000); of a stream: so many of the newest come first", minimum = 1, maximum = 18446744073709551615_u64),
+        ("after" = Option<u64>, Query, description = "as `Last-Event-ID`, for clients that cannot set it", minimum = 0, maximum = 18446744073709551615_u64),
+        ("Last-Event-ID" = Option<String>, Header, description = "the number of the last event that was received; one that is not known here is answered by a `reset`"),
     ),
     responses(
         (status = 200, description = "the events", content(

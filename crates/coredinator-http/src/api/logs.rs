@@ -30,10 +30,10 @@ const TOGETHER: usize = 256;
     get, path = "/api/coredinator/services/{service_id}/logs", tag = "services", operation_id = "logs",
     params(
         ("service_id" = String, Path, description = "the service's name"),
-        ("tail" = Option<usize>, Query, description = "the newest lines of each replica; all that are kept, if it is not given", minimum = 0),
-        ("since" = Option<String>, Query, description = "no older lines: a time (RFC 3339), or how long ago (`5m`)"),
+        ("tail" = Option<usize>, Query, description = "the newest lines of each replica; all that are kept, if it is not given", minimum = 0, maximum = 18446744073709551615_u64),
+        ("since" = Option<String>, Query, description = "no older lines: a time (RFC 3339), or how long ago (`5m`)", pattern = "^([0-9]{4}-[0-9]{2}-[0-9]{2}T.+|([0-9]+([.][0-9]+)?|([0-9]+([.][0-9]+)?(us|ms|s|m|h|d))+))$"),
         ("follow" = Option<bool>, Query, description = "go on with new lines as they are written, over restarts too"),
-        ("replica" = Option<u32>, Query, description = "of one replica alone", minimum = 0),
+        ("replica" = Option<u32>, Query, description = "of one replica alone", minimum = 0, maximum = 4294967295_u32),
     ),
     responses(
         (status = 200, description = "the lines", content(

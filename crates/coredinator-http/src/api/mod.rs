@@ -6,6 +6,7 @@
 
 use axum::{
     Router,
+    extract::Path,
     middleware::from_fn_with_state,
     routing::{get, post, put},
 };
@@ -33,7 +34,7 @@ mod wait;
 
 pub use events::EventList;
 pub use openapi::openapi;
-pub use serve::serve;
+pub use serve::{ServeOptions, serve};
 pub use state::{ApiOptions, ApiState, Readiness, ServerInfo};
 
 use state::Api;
@@ -56,7 +57,13 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/endpoints", get(discovery::endpoints));
     Router::new()
         .route("/api/coredinator/services", get(services::list))
-        .route("/api/coredinator/services/register", post(services::register))
+        .route(
+            "/api/coredinator/services/register",
+            // A service may have that name, too.
+            post(services::register)
+                .get(|api, params, headers| services::get(api, Path("register".to_owned()), params, headers))
+                .delete(|api, params| services::deregister(api, Path("register".to_owned()), params)),
+        )
         .nest("/api/coredinator/services/{service_id}", of_service)
         .route("/api/coredinator/events", get(events::events))
         .route("/api/coredinator/health", get(health::system))

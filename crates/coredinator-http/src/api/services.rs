@@ -23,6 +23,8 @@ use super::{
     wait::{LongPoll, until},
 };
 
+/// What became of a declaration: `created`, `unchanged`, or `replaced`.
+const DECLARED: HeaderName = HeaderName::from_static("x-coredinator-declared");
 pub(super) const INDEX: HeaderName = HeaderName::from_static("x-coredinator-index");
 
 /// More services on a page are not given, whatever `limit` says.
@@ -122,10 +124,10 @@ impl Filter {
         ("selector" = Option<String>, Query, description = "the same, several joined by commas"),
         ("status" = Option<Vec<schema::ServiceStatus>>, Query, description = "any of these; may be joined by commas", explode = true),
         ("q" = Option<String>, Query, description = "a text in the name, version or labels"),
-        ("limit" = Option<usize>, Query, description = "services on a page, 1000 at most", minimum = 1),
+        ("limit" = Option<usize>, Query, description = "services on a page, 1000 at most", minimum = 1, maximum = 18446744073709551615_u64),
         ("page_token" = Option<String>, Query, description = "the `next_page_token` of the page before"),
-        ("index" = Option<u64>, Query, description = "wait until `X-Coredinator-Index` is another", minimum = 0),
-        ("wait" = Option<String>, Query, description = "how long, such as `30s` (default 5 min, at most 10 min)"),
+        ("index" = Option<u64>, Query, description = "wait until `X-Coredinator-Index` is another", minimum = 0, maximum = 18446744073709551615_u64),
+        ("wait" = Option<String>, Query, description = "how long, such as `30s` (default 5 min, at most 10 min)", pattern = "^([0-9]+([.][0-9]+)?|([0-9]+([.][0-9]+)?(us|ms|s|m|h|d))+)$"),
     ),
     responses(
         (status = 200, description = "the services", body = ServiceList,
@@ -176,8 +178,8 @@ pub(super) async fn list(
     get, path = "/api/coredinator/services/{service_id}", tag = "services", operation_id = "get_service",
     params(
         ("service_id" = String, Path, description = "the service's name"),
-        ("index" = Option<u64>, Query, description = "wait until the service's `index` is another", minimum = 0),
-        ("wait" = Option<String>, Query, description = "how long, such as `30s` (default 5 min, at most 10 min)"),
+        ("index" = Option<u64>, Query, description = "wait until the service's `index` is another", minimum = 0, maximum = 18446744073709551615_u64),
+        ("wait" = Option<String>, Query, description = "how long, such as `30s` (default 5 min, at most 10 min)", pattern = "^([0-9]+([.][0-9]+)?|([0-9]+([.][0-9]+)?(us|ms|s|m|h|d))+)$"),
     ),
     responses(
         (status = 200, description = "the service", body = Service,
@@ -213,8 +215,10 @@ pub(super) async fn get(
     params(("replace" = Option<bool>, Query, description = "change a service that is registered differently")),
     request_body(content = schema::ServiceDocument, content_type = "application/json"),
     responses(
-        (status = 200, description = "it was registered like this before, or has been replaced", body = Service),
-        (status = 201, description = "it is registered", body = Service, headers(("Location" = String))),
+        (status = 200, description = "it was registered like this before, or has been replaced", body = Service,
+            headers(("X-Coredinator-Declared" = String, description = "`unchanged` or `replaced`"))),
+        (status = 201, description = "it is registered", body = Service,
+            headers(("Location" = String), ("X-Coredinator-Declared" = String, description = "`created`"))),
         (status = 400, description = "malformed", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 403, description = "not from there", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, description = "it is registered differently", body = ProblemDocument, content_type = "application/problem+json"),
@@ -253,6 +257,12 @@ pub(super) async fn register(
     }
     let (declared, view) = api.registry.declare(spec, Origin::Api, replace).await?;
     let mut response = told(&api, view.index, api.renderer.service(&view, || api.now()));
+    let became = match declared {
+        Declared::Created => "created",
+        Declared::Unchanged => "unchanged",
+        Declared::Replaced => "replaced",
+    };
+    response.headers_mut().insert(DECLARED, HeaderValue::from_static(became));
     if declared == Declared::Created {
         *response.status_mut() = StatusCode::CREATED;
         let location = format!("/api/coredinator/services/{}", view.name());
@@ -266,7 +276,7 @@ pub(super) async fn register(
     delete, path = "/api/coredinator/services/{service_id}", tag = "services", operation_id = "deregister_service",
     params(
         ("service_id" = String, Path, description = "the service's name"),
-        ("wait" = Option<String>, Query, description = "how long to wait until it is gone, such as `30s`"),
+        ("wait" = Option<String>, Query, description = "how long to wait until it is gone, such as `30s`", pattern = "^([0-9]+([.][0-9]+)?|([0-9]+([.][0-9]+)?(us|ms|s|m|h|d))+)$"),
     ),
     responses(
         (status = 202, description = "its instances are being stopped", body = Service),

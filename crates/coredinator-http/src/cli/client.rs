@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use coredinator_core::FieldError;
-use reqwest::{Method, Response, header};
+use reqwest::{
+    Method, Response,
+    header::{self, HeaderMap},
+};
 use serde_json::Value;
 
 use super::{ExitStatus, Failure};
@@ -66,28 +69,28 @@ impl Client {
         self.send(Method::GET, path, None).await.map(|(_, value)| value)
     }
 
-    /// Asks with a body, and answers with the status and the answer's body.
+    /// Asks with a body, and answers with the answer's headers and body.
     ///
     /// # Errors
     /// Whatever is no success.
-    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value), Failure> {
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(HeaderMap, Value), Failure> {
         self.exchange(method, self.url(path), body).await
     }
 
-    async fn exchange(&self, method: Method, url: String, body: Option<&Value>) -> Result<(u16, Value), Failure> {
+    async fn exchange(&self, method: Method, url: String, body: Option<&Value>) -> Result<(HeaderMap, Value), Failure> {
         let mut request =
             self.http.request(method, url).header(header::ACCEPT, "application/json").timeout(self.timeout);
         if let Some(body) = body {
             request = request.json(body);
         }
         let response = request.send().await.map_err(|error| self.failure(error))?;
-        let response = self.success(response).await?;
-        let status = response.status().as_u16();
+        let mut response = self.success(response).await?;
+        let headers = std::mem::take(response.headers_mut());
         let body = response.bytes().await.map_err(|error| self.failure(error))?;
         if body.is_empty() {
-            return Ok((status, Value::Null));
+            return Ok((headers, Value::Null));
         }
-        serde_json::from_slice(&body).map(|value| (status, value)).map_err(|error| {
+        serde_json::from_slice(&body).map(|value| (headers, value)).map_err(|error| {
             let message = format!("{} does not answer in JSON", self.base);
             Failure::caused(ExitStatus::Failed, message, &error).hint("is that address a coredinator's?")
         })

@@ -54,8 +54,15 @@ pub(super) async fn declare(
 ) -> Result<(), Failure> {
     let path = if replace { "/services/register?replace=true" } else { "/services/register" };
     match client.send(Method::POST, path, Some(body)).await {
-        Ok((201, _)) => tell(output, name, "registered"),
-        Ok(_) => tell(output, name, "declared as it was already, or replaced"),
+        Ok((headers, _)) => {
+            let became = headers.get("x-coredinator-declared").map_or(&b"created"[..], |became| became.as_bytes());
+            let done = match became {
+                b"unchanged" => "unchanged",
+                b"replaced" => "replaced",
+                _ => "registered",
+            };
+            tell(output, name, done)
+        }
         Err(mut failure) => {
             failure.message = format!("{name}: {}", failure.message);
             Err(if failure.exit == ExitStatus::Conflict && !replace {

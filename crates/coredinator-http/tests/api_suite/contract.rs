@@ -87,6 +87,9 @@ async fn every_path_that_is_described_is_there_and_no_other_method() {
             if described.contains(method) {
                 let status = answer.status.as_u16().to_string();
                 assert!(methods[method]["responses"].get(&status).is_some(), "{method} {path} answered {status}");
+            } else if path.ends_with("/register") && ["get", "delete"].contains(&method) {
+                // The same path, taken for a service's name.
+                answer.problem(404, "NotFound");
             } else {
                 answer.problem(405, "MethodNotAllowed");
                 assert!(!answer.header("allow").is_empty(), "{method} {path}");

@@ -233,3 +233,13 @@ async fn a_request_that_hangs_is_given_up() {
     let never = Body::from_stream(futures_util::stream::pending::<Result<&'static [u8], std::io::Error>>());
     plant.send(raw("POST", REGISTER, never)).await.problem(504, "Timeout");
 }
+
+#[tokio::test]
+async fn a_document_that_says_a_thing_twice_is_refused() {
+    let plant = Plant::new().await;
+    let mut request = request("POST", REGISTER, Some(json!(null)));
+    *request.body_mut() = r#"{"name": "a", "port": 1, "port": 2}"#.into();
+    let problem = plant.send(request).await.problem(400, "MalformedJson");
+    assert!(problem["detail"].as_str().unwrap().contains("\"port\" is there twice"), "{problem}");
+    plant.get("/api/coredinator/services/a").await.problem(404, "NotFound");
+}

@@ -205,3 +205,32 @@ async fn places_are_told_of_services_that_are_up() {
     assert_eq!(plant.get("/sd/prometheus").await.json(), json!([{"targets": ["[::1]:7"], "labels": labels}]));
     plant.get("/api/coredinator/services/b/endpoints").await.problem(404, "NotFound");
 }
+
+#[tokio::test]
+async fn a_service_may_be_named_register() {
+    let plant = Plant::new().await;
+    plant.get("/api/coredinator/services/register").await.problem(404, "NotFound");
+    plant.external("register").await;
+    for path in ["", "/health", "/endpoints"] {
+        assert_eq!(plant.get(&format!("/api/coredinator/services/register{path}")).await.status, 200, "{path}");
+    }
+    assert_eq!(plant.ask("DELETE", "/api/coredinator/services/register", None).await.status, 204);
+    plant.get("/api/coredinator/services/register").await.problem(404, "NotFound");
+    plant.ask("PUT", "/api/coredinator/services/register", None).await.problem(405, "MethodNotAllowed");
+}
+
+#[tokio::test]
+async fn what_became_of_a_declaration_is_told() {
+    let plant = Plant::new().await;
+    for (query, port, status, became) in [
+        ("", 1, 201, "created"),
+        ("", 1, 200, "unchanged"),
+        ("?replace=true", 1, 200, "unchanged"),
+        ("?replace=true", 2, 200, "replaced"),
+    ] {
+        let path = format!("/api/coredinator/services/register{query}");
+        let document = json!({"name": "a", "host": "localhost", "port": port, "health_check": {"disable": true}});
+        let answer = plant.ask("POST", &path, Some(document)).await;
+        assert_eq!((answer.status.as_u16(), answer.header("x-coredinator-declared")), (status, became));
+    }
+}

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use coredinator_http::api::serve;
+use coredinator_http::api::{ApiOptions, ServeOptions, serve};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -17,10 +17,14 @@ use tokio::{
 use crate::support::{PATIENCE, Plant, request};
 
 /// A server, and how its end is told.
-async fn serving(plant: &Plant) -> (std::net::SocketAddr, JoinHandle<std::io::Result<()>>) {
+async fn serving(plant: &Plant) -> (std::net::SocketAddr, JoinHandle<()>) {
+    serving_with(plant, ServeOptions { drain: Duration::from_secs(60), ..ServeOptions::default() }).await
+}
+
+async fn serving_with(plant: &Plant, options: ServeOptions) -> (std::net::SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = serve(listener, plant.router.clone(), plant.shutdown.clone(), Duration::from_secs(60));
+    let serving = serve(listener, plant.router.clone(), plant.shutdown.clone(), options);
     (address, tokio::spawn(serving))
 }
 
@@ -116,5 +120,114 @@ async fn the_end_of_the_server_waits_for_no_stream() {
     plant.shutdown.cancel();
     assert_eq!(events.line(|line| line.starts_with("id: ")).await, None);
     assert_eq!(logs.line(|line| line.starts_with("line")).await, None);
-    timeout(PATIENCE, serving).await.expect("drained").unwrap().unwrap();
+    timeout(PATIENCE, serving).await.expect("drained").unwrap();
+}
+
+/// What the server sends in answer to `bytes` until it closes the connection, which this side leaves open. A connection that
+/// it resets because it has not read everything counts as closed.
+async fn raw(address: std::net::SocketAddr, bytes: &[u8]) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let exchange = async {
+        let (mut read, mut write) = socket.split();
+        let mut answer = Vec::new();
+        let (_, _) = tokio::join!(write.write_all(bytes), read.read_to_end(&mut answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    timeout(PATIENCE, exchange).await.expect("closed")
+}
+
+/// Asks in the ordinary way and expects the ordinary answer.
+async fn is_alive(address: std::net::SocketAddr) {
+    let answer = raw(address, b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_does_not_come_to_the_point_is_cut_off() {
+    let plant = Plant::new().await;
+    let options = ServeOptions { head_timeout: Duration::from_millis(50), ..ServeOptions::default() };
+    let (address, _serving) = serving_with(&plant, options).await;
+    for start in ["", "GET /livez HTTP/1.1\r\n", "GET /livez HTTP/1.1\r\nhost: localhost\r\nx: "] {
+        let answer = raw(address, start.as_bytes()).await;
+        assert!(!answer.starts_with("HTTP/1.1 2"), "{start:?}: {answer}");
+    }
+    // A connection that is kept open, and on which nothing more comes.
+    let answer = raw(address, b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let plant = Plant::new().await;
+    let (address, _serving) =
+        serving_with(&plant, ServeOptions { max_connections: 2, ..ServeOptions::default() }).await;
+    let mut first = Client::ask(address, "/livez", "").await;
+    assert!(first.line(|line| line.starts_with("HTTP/1.1 200")).await.is_some());
+    let second = TcpStream::connect(address).await.unwrap();
+    let mut third = Client::ask(address, "/livez", "").await;
+    assert!(timeout(Duration::from_millis(100), third.lines.next_line()).await.is_err(), "there are two already");
+    drop(second);
+    assert!(third.line(|line| line.starts_with("HTTP/1.1 200")).await.is_some());
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let plant = Plant::with(
+        std::sync::Arc::new(coredinator_registry::store::MemoryStore::new()),
+        ApiOptions { timeout: Duration::from_millis(50), ..ApiOptions::default() },
+    )
+    .await;
+    let (address, _serving) = serving(&plant).await;
+    let head =
+        "POST /api/coredinator/services/register HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+    for rest in ["content-length: 100\r\n\r\n{", "transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"] {
+        let answer = raw(address, format!("{head}{rest}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    }
+    is_alive(address).await;
+}
+
+#[tokio::test]
+async fn requests_of_two_meanings_are_refused() {
+    let plant = Plant::new().await;
+    let (address, _serving) = serving(&plant).await;
+    let smuggled = "GET /version HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let head = "POST /api/coredinator/services/register HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    for doubtful in [
+        "content-length: 0\r\ntransfer-encoding: identity\r\n\r\n",
+        "content-length: 0\r\ncontent-length: 46\r\n\r\n",
+        "content-length: +0\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\nZ\r\n\r\n",
+        "transfer-encoding : chunked\r\n\r\n0\r\n\r\n",
+        "x: y\r\n z\r\n\r\n",
+    ] {
+        let answer = raw(address, format!("{head}{doubtful}{smuggled}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{doubtful:?}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{doubtful:?}: {answer}");
+    }
+    // Of a length and chunks, chunks count, and the connection is not used again.
+    let both = format!("{head}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}");
+    let answer = raw(address, both.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    is_alive(address).await;
+}
+
+#[tokio::test]
+async fn odd_clients_are_answered_in_their_way() {
+    let plant = Plant::new().await;
+    let (address, _serving) = serving(&plant).await;
+    let old = raw(address, b"GET /livez HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.0 200"), "{old}");
+    let pair = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET /nowhere HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let pipelined = raw(address, pair.as_bytes()).await;
+    assert!(pipelined.find("HTTP/1.1 200").unwrap() < pipelined.find("HTTP/1.1 404").unwrap(), "{pipelined}");
+    let long = format!("GET /livez HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    let refused = raw(address, long.as_bytes()).await;
+    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
+    let many = format!("GET /livez HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(10_000));
+    let refused = raw(address, many.as_bytes()).await;
+    assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
+    let garbage = raw(address, &[0xff; 1 << 16]).await;
+    assert!(garbage.is_empty() || garbage.starts_with("HTTP/1.1 400"), "{garbage}");
+    is_alive(address).await;
 }

@@ -78,7 +78,7 @@ TOML
 echo "fuzzing $url for $seconds s; seed $seed: fuzz.sh $seed repeats it"
 found=0
 cd "$folder"
-PYTHONPATH=$here SCHEMATHESIS_HOOKS=fuzz_hooks NO_COLOR=1 timeout $((seconds + 90)) "$schemathesis" run "$url/openapi.json" \
+PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=fuzz_hooks NO_COLOR=1 timeout $((seconds + 90)) "$schemathesis" run "$url/openapi.json" \
     --seed "$seed" --max-time "$seconds" --max-examples "${FUZZ_EXAMPLES:-100}" --phases examples,coverage,fuzzing \
     --checks all --exclude-checks allow_header_conformance,unsupported_method,ignored_auth,object_level_authorization,use_after_free,ensure_resource_availability \
     --request-timeout 30 --continue-on-failure --warnings off --generation-database none || found=1

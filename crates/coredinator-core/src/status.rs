@@ -228,7 +228,7 @@ pub struct Intent {
     /// Stopped by hand.
     #[serde(default)]
     pub stopped: bool,
-    /// Scaled by hand: instead of the spec's `replicas`, until the spec changes.
+    /// Scaled by hand: instead of the spec's `replicas`, until those change, or the spec no longer allows as many.
     #[serde(default)]
     pub replicas: Option<u32>,
     /// The number of the last `start` or `restart` command. Instances that followed an older one start anew where they

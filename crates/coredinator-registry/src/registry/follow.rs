@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +11,7 @@ use coredinator_core::{
     Change, ChangeStream, Event, HealthCheck, HealthStatus, InstanceRecord, InstanceState, Intent, Key, ProbeTarget,
     Record, Revision, ServiceName, ServiceRecord, StoreError,
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ use crate::health::{CheckCell, CheckKey, CheckKind, CheckSpec, HealthMonitor, Tr
 struct Parts {
     record: Option<(Arc<ServiceRecord>, Revision)>,
     intent: Arc<Intent>,
+    /// Of the intent's record, if there is one.
+    intent_at: Option<Revision>,
     instances: BTreeMap<u32, Arc<InstanceRecord>>,
     checks: BTreeMap<CheckKey, (ProbeTarget, coredinator_core::CheckTiming, Arc<CheckCell>)>,
 }
@@ -54,7 +57,7 @@ impl Follower {
         let mut touched: BTreeSet<ServiceName> = self.services.keys().cloned().collect();
         for parts in self.services.values_mut() {
             // The checks stay: what is still wanted is found again.
-            (parts.record, parts.intent) = (None, Arc::default());
+            (parts.record, parts.intent, parts.intent_at) = (None, Arc::default(), None);
             parts.instances.clear();
         }
         let mut events: Vec<&Record> = Vec::new();
@@ -84,15 +87,22 @@ impl Follower {
         loop {
             tokio::select! {
                 () = closed.cancelled() => return,
-                change = changes.next() => match change {
-                    Some(Ok(change)) => self.apply(change),
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "reading the store anew");
+                change = changes.next() => {
+                    let followed = match change {
+                        Some(Ok(change)) => survive(|| self.apply(change)),
+                        Some(Err(error)) => {
+                            tracing::warn!(%error, "reading the store anew");
+                            false
+                        }
+                        None => false,
+                    };
+                    if !followed {
                         changes = self.reload(&closed).await;
                     }
-                    None => changes = self.reload(&closed).await,
-                },
-                Some(transition) = transitions.recv() => self.apply_transition(transition),
+                }
+                Some(transition) = transitions.recv() => {
+                    survive(|| self.apply_transition(transition));
+                }
             }
         }
     }
@@ -100,9 +110,12 @@ impl Follower {
     async fn reload(&mut self, closed: &CancellationToken) -> ChangeStream {
         let mut pause = Duration::from_millis(50);
         loop {
-            match self.load().await {
-                Ok(changes) => return changes,
-                Err(error) => tracing::warn!(%error, ?pause, "the store cannot be read; what is shown may be stale"),
+            match AssertUnwindSafe(self.load()).catch_unwind().await {
+                Ok(Ok(changes)) => return changes,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, ?pause, "the store cannot be read; what is shown may be stale");
+                }
+                Err(_) => tracing::error!(?pause, "reading the store panicked, which is a defect; trying again"),
             }
             tokio::select! {
                 () = closed.cancelled() => return futures_util::stream::pending().boxed(),
@@ -137,7 +150,8 @@ impl Follower {
             }
             Subject::Intent(name) => {
                 let read = value.and_then(|value| decode::<Intent>(key, value));
-                self.parts(&name).intent = Arc::new(read.unwrap_or_default());
+                let parts = self.parts(&name);
+                (parts.intent, parts.intent_at) = (Arc::new(read.unwrap_or_default()), value.map(|_| revision));
                 Some(name)
             }
             Subject::Instance(name, replica) => {
@@ -228,6 +242,7 @@ impl Follower {
             record,
             revision,
             intent: Arc::clone(&parts.intent),
+            intent_at: parts.intent_at,
             status: coredinator_core::ServiceStatus::default(),
             reason: coredinator_core::Reason::default(),
             since: self.shared.clock.now(),
@@ -244,16 +259,27 @@ impl Follower {
     }
 }
 
+/// Does it, and answers whether it came to its end: one record that cannot be dealt with must not end the task that all
+/// readers depend on.
+fn survive(step: impl FnOnce()) -> bool {
+    let done = std::panic::catch_unwind(AssertUnwindSafe(step)).is_ok();
+    if !done {
+        tracing::error!("following the store panicked, which is a defect; going on");
+    }
+    done
+}
+
 impl Parts {
     /// Adds the checks that are wanted and takes away those that no longer are.
     fn renew_checks(&mut self, monitor: &HealthMonitor, now: coredinator_core::Timestamp) {
         let wanted = self.wanted_checks(now);
-        let (keep, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            std::mem::take(&mut self.checks).into_iter().partition(|(key, _)| wanted.iter().any(|(k, _)| k == key));
-        self.checks = keep;
-        for key in gone.keys() {
-            monitor.remove(key);
-        }
+        self.checks.retain(|key, _| {
+            let keep = wanted.contains_key(key);
+            if !keep {
+                monitor.remove(key);
+            }
+            keep
+        });
         for (key, spec) in wanted {
             let same = self
                 .checks
@@ -267,8 +293,8 @@ impl Parts {
         }
     }
 
-    fn wanted_checks(&self, now: coredinator_core::Timestamp) -> Vec<(CheckKey, CheckSpec)> {
-        let Some((record, _)) = &self.record else { return Vec::new() };
+    fn wanted_checks(&self, now: coredinator_core::Timestamp) -> BTreeMap<CheckKey, CheckSpec> {
+        let Some((record, _)) = &self.record else { return BTreeMap::new() };
         let spec = &record.spec;
         let check = |kind, of: &HealthCheck, instance: Option<&InstanceRecord>| {
             let key = CheckKey {

@@ -23,8 +23,8 @@ use std::{
 };
 
 use coredinator_core::{
-    Event, FieldError, InstanceId, Key, Outcome, ProbeReport, Revision, ServiceName, ServiceSpec, SharedClock, Store,
-    StoreError, StoreStatus, Timestamp, field,
+    Event, FieldError, InstanceId, InstanceState, Key, Outcome, ProbeReport, Revision, ServiceName, ServiceSpec,
+    SharedClock, Store, StoreError, StoreStatus, Timestamp, field,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -38,6 +38,8 @@ use crate::health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeReg
 
 /// How many locks there are for the services that are decided about one by one.
 const DECIDING_ON: usize = 64;
+/// How long a write that was stored waits to be seen.
+const FOLLOWING: Duration = Duration::from_secs(5);
 
 /// What a registry is made of.
 #[derive(Clone)]
@@ -191,14 +193,14 @@ impl Registry {
         let key = |replica, instance| CheckKey { service, replica, instance, kind: CheckKind::Health };
         let conflict = |message: String| Err(RegistryError::Conflict { code: "NoHeartbeat", message });
         let key = if view.record.spec.is_managed() {
-            let mut candidates =
-                view.instances.iter().filter(|i| instance.is_none() || i.record.id.as_ref() == instance);
+            let running = view.instances.iter().filter(|i| i.record.state == InstanceState::Running);
+            let mut candidates = running.filter(|i| instance.is_none() || i.record.id.as_ref() == instance);
             match (candidates.next(), candidates.next()) {
                 (Some(one), None) => key(Some(one.record.replica), one.record.id.clone()),
                 (Some(_), Some(_)) => {
                     return conflict(format!("{name} has several instances: say which by instance_id"));
                 }
-                (None, _) => return conflict(format!("{name} has no such instance")),
+                (None, _) => return conflict(format!("{name} has no such running instance")),
             }
         } else {
             key(None, None)
@@ -250,13 +252,18 @@ impl Registry {
         &self.shared.clock
     }
 
-    /// Waits until readers see everything up to `revision`; gives up after 5 s, as when the store can no longer be read.
-    async fn wait_for(&self, revision: Revision) {
+    /// Waits until readers see everything up to `revision`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store does not tell of it within 5 s, as when it can no longer be read.
+    async fn wait_for(&self, revision: Revision) -> Result<(), StoreError> {
         let mut followed = self.shared.followed.subscribe();
-        let seen = tokio::time::timeout(Duration::from_secs(5), followed.wait_for(|seen| *seen >= revision)).await;
-        if seen.is_err() {
-            tracing::warn!(%revision, "the store took a write but does not tell of it; what is shown may be stale");
+        let seen = tokio::time::timeout(FOLLOWING, followed.wait_for(|seen| *seen >= revision)).await;
+        if matches!(seen, Ok(Ok(_))) {
+            return Ok(());
         }
+        let message = "it took the change but does not tell of it; what is shown may be stale".to_owned();
+        Err(StoreError::Unavailable { message, source: None })
     }
 }
 

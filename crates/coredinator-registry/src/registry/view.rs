@@ -21,6 +21,8 @@ pub struct ServiceView {
     pub revision: Revision,
     /// What was asked of it by commands.
     pub intent: Arc<Intent>,
+    /// The store's revision of the intent, if anything was ever asked.
+    pub(super) intent_at: Option<Revision>,
     /// The service in one word.
     pub status: ServiceStatus,
     /// Why that is its status.

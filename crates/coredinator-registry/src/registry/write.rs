@@ -71,15 +71,17 @@ impl Registry {
         }
         let existing = self.shared.service(name.as_str());
         let mut invalid = self.validate_checks(&spec);
-        invalid.extend(self.cycle_with(std::slice::from_ref(&spec), &[]));
+        invalid.extend(self.cycle_with(std::slice::from_ref(&spec), &[]).map(|(_, error)| error));
         if !invalid.is_empty() {
             return Err(RegistryError::Invalid(invalid));
         }
         let Some(record) = redeclare(existing.as_deref(), spec, origin, self.shared.clock.now()) else {
             return self.service(name.as_str()).map(|view| (Declared::Unchanged, view));
         };
-        let declared = if existing.is_some() { Declared::Replaced } else { Declared::Created };
-        if declared == Declared::Replaced && !replace && existing.as_ref().is_some_and(|view| !view.record.deleting) {
+        // One on its way out does not stand against a new one of its name.
+        let in_force = existing.as_ref().is_some_and(|view| !view.record.deleting);
+        let declared = if in_force { Declared::Replaced } else { Declared::Created };
+        if in_force && !replace {
             let message = format!("service {name} is registered with another spec; replace it with ?replace=true");
             return Err(RegistryError::Conflict { code: "AlreadyExists", message });
         }
@@ -102,7 +104,9 @@ impl Registry {
             .filter(|view| view.record.origin == Origin::File && !view.record.deleting && !named.contains(view.name()))
             .collect();
         let gone_names: Vec<ServiceName> = gone.iter().map(|view| view.name().clone()).collect();
-        let mut invalid: Vec<FieldError> = self.cycle_with(&specs, &gone_names).into_iter().collect();
+        let cycle = self.cycle_with(&specs, &gone_names);
+        let under = |(name, error): (ServiceName, FieldError)| error.under(&field::join("/services", name.as_str()));
+        let mut invalid: Vec<FieldError> = cycle.map(under).into_iter().collect();
         for spec in &specs {
             let pointer = field::join("/services", spec.name.as_str());
             invalid.extend(self.validate_checks(spec).into_iter().map(|error| error.under(&pointer)));
@@ -123,7 +127,8 @@ impl Registry {
                 continue;
             };
             batch = self.put_declaration(batch, existing.as_deref(), &record)?;
-            if existing.is_some() { &mut report.replaced } else { &mut report.created }.push(name);
+            let in_force = existing.is_some_and(|view| !view.record.deleting);
+            if in_force { &mut report.replaced } else { &mut report.created }.push(name);
         }
         self.commit(batch).await?;
         Ok(report)
@@ -161,7 +166,7 @@ impl Registry {
             Command::Scale(n) => NewEvent::normal(view.name(), "ScaleRequested", format!("scaled to {n}")),
         };
         if intent != *view.intent {
-            let batch = Batch::new().put(keys::intent(view.name()), json(&intent)?, Precondition::Any);
+            let batch = Batch::new().put(keys::intent(view.name()), json(&intent)?, intent_as_seen(&view));
             let batch = self.put_event(batch, event)?;
             self.commit(batch).await?;
         }
@@ -179,7 +184,7 @@ impl Registry {
         for view in self.services() {
             if view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
                 let intent = Intent { stopped: false, command: view.intent.command + 1, ..(*view.intent).clone() };
-                batch = batch.put(keys::intent(view.name()), json(&intent)?, Precondition::Any);
+                batch = batch.put(keys::intent(view.name()), json(&intent)?, intent_as_seen(&view));
             }
         }
         self.commit(batch).await
@@ -238,13 +243,12 @@ impl Registry {
         let name = &record.spec.name;
         let at = existing.map_or(Precondition::Absent, |view| Precondition::At(view.revision));
         let mut batch = batch.put(keys::service(name), json(record)?, at);
-        if existing
-            .is_some_and(|view| view.intent.replicas.is_some() && view.record.spec.replicas != record.spec.replicas)
+        if let Some(view) = existing
+            && let Some(intent) = follow_declaration(view, &record.spec)
         {
-            let intent = Intent { replicas: None, ..existing.map(|view| (*view.intent).clone()).unwrap_or_default() };
-            batch = batch.put(keys::intent(name), json(&intent)?, Precondition::Any);
+            batch = batch.put(keys::intent(name), json(&intent)?, intent_as_seen(view));
         }
-        let event = match existing {
+        let event = match existing.filter(|view| !view.record.deleting) {
             None => NewEvent::normal(name, "Registered", "registered"),
             Some(_) => NewEvent::normal(name, "Updated", format!("its spec changed; generation {}", record.generation)),
         };
@@ -271,13 +275,14 @@ impl Registry {
     async fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
         if !batch.operations.is_empty() {
             let revision = self.shared.store.write(batch).await?;
-            self.wait_for(revision).await;
+            self.wait_for(revision).await?;
         }
         Ok(())
     }
 
-    /// The dependency cycle that `specs`, put in place of what is registered under their names, would close.
-    fn cycle_with(&self, specs: &[ServiceSpec], gone: &[ServiceName]) -> Option<FieldError> {
+    /// The dependency cycle that `specs`, put in place of what is registered under their names, would close, and the one of
+    /// them to which it is to be told.
+    fn cycle_with(&self, specs: &[ServiceSpec], gone: &[ServiceName]) -> Option<(ServiceName, FieldError)> {
         if specs.iter().all(|spec| spec.depends_on.is_empty()) {
             return None;
         }
@@ -287,11 +292,8 @@ impl Registry {
         }
         edges.extend(specs.iter().map(|spec| (spec.name.clone(), spec.depends_on.keys().cloned().collect())));
         let cycle = DependencyGraph::new(edges).waves().err()?;
-        let pointer = match specs {
-            [_] => "/depends_on".to_owned(),
-            _ => format!("{}/depends_on", field::join("/services", cycle.0.first()?.as_str())),
-        };
-        Some(FieldError::new(pointer, cycle.to_string()))
+        let told = cycle.0.iter().find(|name| specs.iter().any(|spec| spec.name == **name)).or(cycle.0.first())?;
+        Some((told.clone(), FieldError::new("/depends_on", cycle.to_string())))
     }
 }
 
@@ -306,12 +308,40 @@ fn redeclare(
         return Some(ServiceRecord { spec, generation: 1, runs_since: 1, origin, created_at: now, deleting: false });
     };
     let old = view.record.as_ref();
-    if old.spec == spec && old.origin == origin && !old.deleting {
+    // A service of the file that registers itself as it is there stays the file's.
+    let same_owner = old.origin == origin || origin == Origin::Api;
+    if old.spec == spec && same_owner && !old.deleting {
         return None;
     }
     let generation = if old.spec == spec { old.generation } else { old.generation + 1 };
     let runs_since = if runs_the_same(&old.spec, &spec) { old.runs_since } else { generation };
-    Some(ServiceRecord { spec, generation, runs_since, origin, created_at: old.created_at, deleting: false })
+    let created_at = if old.deleting { now } else { old.created_at };
+    Some(ServiceRecord { spec, generation, runs_since, origin, created_at, deleting: false })
+}
+
+/// What the intent for a service becomes when it is declared as `spec`; `None` if it stays.
+fn follow_declaration(view: &ServiceView, spec: &ServiceSpec) -> Option<Intent> {
+    let old = view.intent.as_ref();
+    if view.record.deleting {
+        // A new service, of which nothing has been asked; the numbers go on, as instances of the old one may be left.
+        return Some(Intent { stopped: false, replicas: None, command: old.command + 1, restart: old.restart });
+    }
+    let scaled = old.replicas?;
+    let other = view.record.spec.replicas != spec.replicas;
+    let impossible = !spec.is_managed() || check_replicas(spec, scaled).is_err();
+    (other || impossible).then(|| Intent { replicas: None, ..old.clone() })
+}
+
+/// Whether a service of this spec can run that many instances.
+fn check_replicas(spec: &ServiceSpec, replicas: u32) -> Result<(), FieldError> {
+    let error = if replicas > ServiceSpec::MAX_REPLICAS {
+        format!("must be at most {}, but is {replicas}", ServiceSpec::MAX_REPLICAS)
+    } else if replicas > 1 && spec.port != 0 {
+        format!("{replicas} replicas cannot share port {}", spec.port)
+    } else {
+        return Ok(());
+    };
+    Err(FieldError::new("/replicas", error))
 }
 
 /// Whether instances of `a` may go on as instances of `b`: whatever they are started from is the same.
@@ -328,6 +358,11 @@ fn runs_the_same(a: &ServiceSpec, b: &ServiceSpec) -> bool {
         && a.host == b.host
         && a.port == b.port
         && options(a) == options(b)
+}
+
+/// That the intent is still the one that was seen: another coredinator on the same store may write it, too.
+fn intent_as_seen(view: &ServiceView) -> Precondition {
+    view.intent_at.map_or(Precondition::Absent, Precondition::At)
 }
 
 /// What a service's intent becomes by a command.
@@ -350,16 +385,7 @@ fn follow_command(view: &ServiceView, command: Command) -> Result<Intent, Regist
             Intent { stopped: false, command: number, restart: number, ..intent }
         }
         Command::Scale(replicas) => {
-            let error = if replicas > ServiceSpec::MAX_REPLICAS {
-                Some(format!("must be at most {}, but is {replicas}", ServiceSpec::MAX_REPLICAS))
-            } else if replicas > 1 && spec.port != 0 {
-                Some(format!("{replicas} replicas cannot share port {}", spec.port))
-            } else {
-                None
-            };
-            if let Some(error) = error {
-                return Err(RegistryError::Invalid(vec![FieldError::new("/replicas", error)]));
-            }
+            check_replicas(spec, replicas).map_err(|error| RegistryError::Invalid(vec![error]))?;
             Intent { replicas: Some(replicas), ..intent }
         }
     })

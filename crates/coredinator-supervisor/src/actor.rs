@@ -9,7 +9,7 @@ use std::{
 
 use coredinator_core::{
     InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError, ServiceName, StartRequest,
-    Started, StopRequest,
+    Started, StopRequest, Timestamp,
 };
 use coredinator_registry::{NewEvent, RegistryError, ServiceView};
 use futures_util::{FutureExt, StreamExt};
@@ -164,7 +164,9 @@ impl Actor {
         let (sender, inbox) = mpsc::unbounded_channel();
         let (quiet, is_quiet) = watch::channel(None);
         let now = context.now();
-        let slots = beginning.records.into_iter().map(|record| resume(record, now));
+        let longest = context.registry.service(name.as_str()).map(|view| view.record.spec.backoff.delay(u32::MAX, 1.0));
+        let longest = longest.unwrap_or_default();
+        let slots = beginning.records.into_iter().map(|record| resume(record, longest, now));
         let actor = Self {
             machine: Machine::new(name.clone(), slots),
             rng: fastrand::Rng::with_seed(context.next_seed()),
@@ -469,9 +471,11 @@ impl Actor {
     }
 }
 
-/// A slot that goes on from its record: what waited by the wall clock waits by the monotonic one.
-fn resume(record: InstanceRecord, now: Now) -> Slot {
-    let left = record.next_restart_at.map(|at| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default());
+/// A slot that goes on from its record: what waited by the wall clock waits by the monotonic one, and never more than
+/// `longest`, however far the wall clock has been set back meanwhile.
+fn resume(record: InstanceRecord, longest: Duration, now: Now) -> Slot {
+    let left = |at: Timestamp| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default().min(longest);
+    let left = record.next_restart_at.map(left);
     let mut slot = Slot::of(record);
     slot.due = left.and_then(|left| now.mono.checked_add(left));
     slot

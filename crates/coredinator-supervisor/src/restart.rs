@@ -69,7 +69,8 @@ pub(crate) fn decide(
         RestartPolicy::OnFailure { .. } | RestartPolicy::Always | RestartPolicy::UnlessStopped => {}
     }
     let budget = spec.restart_budget;
-    // A stamp from the future, after the clock was set back, counts as one of now.
+    // A stamp from the future, after the clock was set back, counts as one of now, and ages from now on.
+    history.times.iter_mut().for_each(|at| *at = (*at).min(now));
     history.times.retain(|at| Duration::try_from(now.duration_since(*at)).unwrap_or_default() < budget.window);
     if budget.attempts > 0 && history.times.len() >= budget.attempts as usize {
         let message = format!("{words}; {} restarts within {:?} are its budget", history.times.len(), budget.window);
@@ -147,6 +148,18 @@ mod tests {
         let mut history = History::default();
         for (time, allowed) in [(0, true), (60, true), (70, false), (101, true), (102, false)] {
             let verdict = decide(&budgeted, &exit(1), &mut history, at(time), 0.5);
+            assert_eq!(matches!(verdict, Verdict::Restart { .. }), allowed, "at {time}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_burdens_the_budget_for_one_window_at_most() {
+        let spec = spec(&json!({"restart_budget": {"attempts": 2, "window": 100}}));
+        let mut history = History::default();
+        for (time, allowed) in
+            [(9000, true), (9001, true), (10, false), (109, false), (111, true), (112, true), (113, false)]
+        {
+            let verdict = decide(&spec, &exit(1), &mut history, at(time), 0.5);
             assert_eq!(matches!(verdict, Verdict::Restart { .. }), allowed, "at {time}: {verdict:?}");
         }
     }

@@ -4,6 +4,7 @@
 //! carry, against what the API and the store say. Nothing here asserts how long something takes: deadlines are upper bounds
 //! for a loaded machine.
 
+mod clock;
 mod kill_loop;
 mod processes;
 mod services;

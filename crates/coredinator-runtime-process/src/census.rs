@@ -26,7 +26,7 @@ pub(crate) struct Found {
 impl Found {
     /// Whether it still executes.
     pub(crate) fn is_alive(&self) -> bool {
-        procfs::stat(self.fd.pid()).is_some_and(|stat| stat.start_time == self.stat.start_time && stat.is_alive())
+        self.fd.is_alive()
     }
 
     /// Whether it leads a session, as the main process of every instance does.
@@ -50,7 +50,7 @@ impl Census {
 
     /// Everything alive that carries this coredinator's identity.
     pub(crate) fn all(&self) -> io::Result<Vec<Found>> {
-        Ok(procfs::pids()?.into_iter().filter_map(|pid| self.identify(pid)).collect())
+        procfs::pids()?.into_iter().filter_map(|pid| self.identify(pid).transpose()).collect()
     }
 
     /// Whoever carries this coredinator's identity and `id`.
@@ -60,15 +60,17 @@ impl Census {
         Ok(all)
     }
 
-    fn identify(&self, pid: Pid) -> Option<Found> {
+    fn identify(&self, pid: Pid) -> io::Result<Option<Found>> {
         let owned = |tags: &Tags| tags.get(Tags::OWNER) == Some(self.owner.as_str());
-        procfs::tags(pid).filter(owned)?;
+        if !procfs::tags(pid)?.as_ref().is_some_and(owned) {
+            return Ok(None);
+        }
         // Held first, then read again: what is read now is read of the process that is held.
-        let fd = PidFd::open(pid).ok()?;
-        let tags = procfs::tags(pid).filter(owned)?;
-        let stat = procfs::stat(pid).filter(Stat::is_alive)?;
-        let id = InstanceId::new(tags.get(Tags::INSTANCE_ID)?).ok()?;
-        Some(Found { fd, stat, id, tags })
+        let Some(fd) = procfs::if_there(PidFd::open(pid))? else { return Ok(None) };
+        let Some(tags) = procfs::tags(pid)?.filter(owned) else { return Ok(None) };
+        let Some(stat) = procfs::stat(pid)?.filter(Stat::is_alive) else { return Ok(None) };
+        let id = tags.get(Tags::INSTANCE_ID).and_then(|id| InstanceId::new(id).ok());
+        Ok(id.map(|id| Found { fd, stat, id, tags }))
     }
 
     /// What is left of an instance beside its leader: its session, if the leader's zombie still holds that number, and
@@ -96,8 +98,8 @@ impl Census {
             if pid == leader || !within && (foreign.contains(&session) || busy.contains(&session)) {
                 continue;
             }
-            let Ok(fd) = PidFd::open(pid) else { continue };
-            let Some(stat) = procfs::stat(pid).filter(|stat| stat.session == session) else { continue };
+            let Some(fd) = procfs::if_there(PidFd::open(pid))? else { continue };
+            let Some(stat) = procfs::stat(pid)?.filter(|stat| stat.session == session) else { continue };
             if !stat.is_alive() {
                 if within && stat.parent == myself {
                     // Nobody else will. An error says that somebody did.
@@ -105,7 +107,7 @@ impl Census {
                 }
                 continue;
             }
-            let tags = procfs::tags(pid).unwrap_or_default();
+            let tags = procfs::tags(pid)?.unwrap_or_default();
             let owned = tags.get(Tags::OWNER) == Some(self.owner.as_str());
             if within && held || owned && tags.get(Tags::INSTANCE_ID) == Some(id.as_str()) {
                 remains.push(fd);

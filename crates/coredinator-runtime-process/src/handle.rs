@@ -1,5 +1,7 @@
 //! What identifies a process for good, as it is stored.
 
+use std::io;
+
 use coredinator_core::LogRetention;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -46,13 +48,15 @@ impl Handle {
     /// Takes hold of the process if it is still the same one and leads its session.
     ///
     /// The descriptor comes first, the check second: whoever passes the check cannot be replaced afterwards.
-    pub(crate) fn open(&self, boot_id: &str) -> Option<PidFd> {
-        if self.boot_id != boot_id {
-            return None;
-        }
-        let fd = PidFd::open(Pid::from_raw(self.pid)?).ok()?;
-        let stat = procfs::stat(fd.pid())?;
-        (stat.start_time == self.start_time && stat.session == self.pid && stat.is_alive()).then_some(fd)
+    ///
+    /// # Errors
+    /// It cannot be told whether it is, for want of descriptors or memory.
+    pub(crate) fn open(&self, boot_id: &str) -> io::Result<Option<PidFd>> {
+        let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.boot_id == boot_id) else { return Ok(None) };
+        let Some(fd) = procfs::if_there(PidFd::open(pid))? else { return Ok(None) };
+        let same =
+            |stat: procfs::Stat| stat.start_time == self.start_time && stat.session == self.pid && stat.is_alive();
+        Ok(procfs::stat(pid)?.is_some_and(same).then_some(fd))
     }
 }
 

@@ -19,7 +19,6 @@ use tracing::warn;
 use crate::{
     handle::Handle,
     pidfd::{Ended, PidFd},
-    procfs,
     shared::Shared,
 };
 
@@ -151,7 +150,7 @@ impl Instance {
             match self.fd.peek_child() {
                 Ok(Some(ended)) => break (Some(ended), true),
                 Ok(None) => ready.clear_ready(),
-                Err(_) if self.is_alive() => ready.clear_ready(),
+                Err(_) if self.fd.is_alive() => ready.clear_ready(),
                 // Not a child of this process, or reaped behind its back.
                 Err(_) => break (self.fd.exit_of_stranger(self.handle.start_time), false),
             }
@@ -172,10 +171,6 @@ impl Instance {
         let exit = Exit { code: ended.code, signal: ended.signal, oom_killed, at };
         shared.forget_instance(&self, &exit);
         self.end.send_replace(Some(exit));
-    }
-
-    fn is_alive(&self) -> bool {
-        procfs::stat(self.fd.pid()).is_some_and(|stat| stat.start_time == self.handle.start_time && stat.is_alive())
     }
 
     /// The exit code of an adopted instance comes when its parent, usually init, has reaped it.
@@ -200,23 +195,26 @@ impl Instance {
             if !lenient {
                 self.signal(Signal::KILL);
             }
-            let remains = match self.remains(shared, held).await {
-                Ok(remains) => remains,
-                Err(error) => {
-                    warn!(instance = %self.id, %error, "cannot look for what an instance left behind");
-                    return;
-                }
-            };
-            if remains.is_empty() {
+            let remains = self.remains(shared, held).await;
+            if remains.as_ref().is_ok_and(Vec::is_empty) {
                 return;
             }
             if !lenient {
                 let now = Instant::now();
-                if now >= *deadline.get_or_insert(now + VANISH) {
-                    warn!(instance = %self.id, count = remains.len(), "processes of an instance survive SIGKILL");
-                    return;
+                let late = now >= *deadline.get_or_insert(now + VANISH);
+                match remains {
+                    Ok(remains) if late => {
+                        warn!(instance = %self.id, count = remains.len(), "processes of an instance survive SIGKILL");
+                        return;
+                    }
+                    Err(error) if late => {
+                        warn!(instance = %self.id, %error, "cannot look for what an instance left behind");
+                        return;
+                    }
+                    Ok(remains) => remains.iter().for_each(|fd| drop(fd.signal(Signal::KILL))),
+                    // It may be want of descriptors, which passes.
+                    Err(_) => {}
                 }
-                remains.iter().for_each(|fd| drop(fd.signal(Signal::KILL)));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(20));

@@ -5,7 +5,10 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions},
+};
 
 use crate::procfs;
 
@@ -54,6 +57,14 @@ impl PidFd {
 
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// Whether it still executes; asked of the descriptor, which takes no other.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut polled = [PollFd::new(&self.fd, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Interrupted or not: whoever is not told to have ended lives.
+        poll(&mut polled, Some(&at_once)).is_err() || polled[0].revents().is_empty()
     }
 
     /// Signals this process.
@@ -110,7 +121,7 @@ impl PidFd {
     /// How a process that is not our child ended; `None` while that is unknown: it runs, or its parent has not reaped it
     /// and the kernel does not show a zombie's code, or the kernel (before 6.15) does not keep it.
     pub(crate) fn exit_of_stranger(&self, start_time: u64) -> Option<Ended> {
-        if let Some(stat) = procfs::stat(self.pid).filter(|stat| stat.start_time == start_time)
+        if let Some(stat) = procfs::stat(self.pid).ok().flatten().filter(|stat| stat.start_time == start_time)
             && !stat.is_alive()
             && stat.exit_code != 0
         {

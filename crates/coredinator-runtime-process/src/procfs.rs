@@ -51,25 +51,50 @@ impl Stat {
     }
 }
 
+/// Tells a process that is gone, or another user's (`None`), from one that cannot be looked at for want of descriptors or
+/// memory: whoever takes that for gone starts it twice.
+pub(crate) fn if_there<T>(looked: io::Result<T>) -> io::Result<Option<T>> {
+    match looked {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Reads a process's `stat`; `None` if there is no such process.
-pub(crate) fn stat(pid: Pid) -> Option<Stat> {
-    let bytes = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-    Stat::parse(&String::from_utf8_lossy(&bytes))
+///
+/// # Errors
+/// As [`if_there`] says.
+pub(crate) fn stat(pid: Pid) -> io::Result<Option<Stat>> {
+    let bytes = if_there(fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())))?;
+    Ok(bytes.and_then(|bytes| Stat::parse(&String::from_utf8_lossy(&bytes))))
 }
 
 /// The variables with which a process was started and which coredinator sets: `None` if it is gone or another user's.
 ///
 /// While a process loads a program it has no environment at all for a moment, which would make an instance look like
 /// nobody's: then this waits, on a thread that may block.
-pub(crate) fn tags(pid: Pid) -> Option<Tags> {
+///
+/// # Errors
+/// As [`if_there`] says.
+pub(crate) fn tags(pid: Pid) -> io::Result<Option<Tags>> {
     for _ in 0..LOADING_LOOKS {
-        let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).ok()?;
-        if !environ.is_empty() || !stat(pid)?.is_loading() {
-            return Some(Tags::parse(&environ));
+        let Some(environ) = if_there(fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())))? else {
+            return Ok(None);
+        };
+        if environ.is_empty() {
+            match stat(pid)? {
+                None => return Ok(None),
+                Some(stat) if stat.is_loading() => {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                    continue;
+                }
+                Some(_) => {}
+            }
         }
-        std::thread::park_timeout(Duration::from_millis(1));
+        return Ok(Some(Tags::parse(&environ)));
     }
-    Some(Tags::default())
+    Ok(Some(Tags::default()))
 }
 
 /// How many milliseconds loading a program may take before its process counts as one without environment.
@@ -155,7 +180,7 @@ mod tests {
     #[test]
     fn this_process_reads_as_itself() {
         let pid = rustix::process::getpid();
-        let stat = stat(pid).unwrap();
+        let stat = stat(pid).unwrap().unwrap();
         assert!(stat.is_alive());
         assert_eq!(Some(stat.session), session(pid));
         assert!(pids().unwrap().contains(&pid));

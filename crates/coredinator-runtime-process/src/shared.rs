@@ -222,7 +222,8 @@ impl Shared {
     fn hold(&self, pid: Pid, spec: &ServiceSpec, port: u16) -> Result<(Handle, PidFd), RuntimeError> {
         let failed = |error| RuntimeError::internal(format!("cannot watch process {pid:?}"), error);
         let fd = PidFd::open(pid).map_err(failed)?;
-        let stat = procfs::stat(pid).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+        let stat = procfs::stat(pid).map_err(failed)?;
+        let stat = stat.ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
         let handle = Handle {
             pid: pid.as_raw_pid(),
             start_time: stat.start_time,
@@ -305,9 +306,9 @@ impl Shared {
     /// Adopts an instance by its handle, if that names a living process which does not say it is somebody else.
     fn adopt_known(self: &Arc<Self>, instance: &InstanceRef) -> Result<Option<Arc<Instance>>, RuntimeError> {
         let Some(handle) = instance.handle.as_ref().and_then(Handle::parse) else { return Ok(None) };
-        let Some(fd) = handle.open(&self.boot_id) else { return Ok(None) };
+        let Some(fd) = handle.open(&self.boot_id).map_err(unreadable)? else { return Ok(None) };
         // A program may overwrite its environment (many do, to show a title): then the start time alone has to do.
-        let tags = procfs::tags(fd.pid()).unwrap_or_default();
+        let tags = procfs::tags(fd.pid()).map_err(unreadable)?.unwrap_or_default();
         let says = |key, ours: &str| tags.get(key).is_none_or(|theirs| theirs == ours);
         if !says(Tags::OWNER, &self.owner) || !says(Tags::INSTANCE_ID, instance.id.as_str()) {
             return Ok(None);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Runtimes,
-    actor::{Actor, ActorHandle, Beginning, Input},
+    actor::{Actor, ActorHandle, Beginning, Input, chain},
     adopt,
     machine::Mode,
     slot::Now,
@@ -241,7 +241,9 @@ async fn list(
                 let _ = listed.send(Listed { runtime: name, of, running: plan.adopt });
                 return;
             }
-            Err(error) => tracing::warn!(runtime = %name, %error, "cannot tell what runs; its services wait"),
+            Err(error) => {
+                tracing::warn!(runtime = %name, error = chain(&error), "cannot tell what runs; its services wait");
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));

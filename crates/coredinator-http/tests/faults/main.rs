@@ -9,5 +9,6 @@ mod kill_loop;
 mod processes;
 mod services;
 mod start_up;
+mod starved;
 mod store;
 mod support;

@@ -20,8 +20,8 @@ pub fn raise_descriptor_limit() -> std::io::Result<Option<u64>> {
     if limit.current == limit.maximum {
         return Ok(limit.current);
     }
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit.clone() })?;
-    let _ = INHERITED.set(limit.clone());
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    let _ = INHERITED.set(limit);
     Ok(limit.maximum)
 }
 
@@ -31,7 +31,7 @@ pub fn raise_descriptor_limit() -> std::io::Result<Option<u64>> {
 /// other threads may open something. So the child has the higher one while its loader begins to work.
 pub(crate) fn give_back(child: Pid) {
     if let Some(limit) = INHERITED.get()
-        && let Err(error) = prlimit(Some(child), Resource::Nofile, limit.clone())
+        && let Err(error) = prlimit(Some(child), Resource::Nofile, *limit)
         && error != rustix::io::Errno::SRCH
     {
         tracing::warn!(pid = child.as_raw_pid(), %error, "cannot set a process's limit of open descriptors");

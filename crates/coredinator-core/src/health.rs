@@ -9,6 +9,7 @@ use crate::{
     FieldError,
     duration::Seconds,
     field::{FieldReader, join, kind},
+    text,
 };
 
 /// What the probes of one instance, through hysteresis, say about it.
@@ -301,7 +302,7 @@ fn read_probe(reader: &mut FieldReader, fallback: &Fallback<'_>) -> Option<Probe
         Fallback::Endpoint(path) => Some((*path).to_owned()),
         Fallback::Tcp | Fallback::Nothing => None,
     });
-    let command = reader.parsed("command", crate::service::parse_command);
+    let command = reader.parsed("command", text::command);
     let ttl: Option<Seconds> = reader.optional("ttl");
     let http = read_http(reader, path.clone());
     let kind = kind_given.unwrap_or_else(|| {
@@ -345,7 +346,7 @@ fn read_probe(reader: &mut FieldReader, fallback: &Fallback<'_>) -> Option<Probe
 
 fn read_http(reader: &mut FieldReader, path: Option<String>) -> HttpCheck {
     let path = path.unwrap_or_else(|| "/".to_owned());
-    if let Err(error) = check_path(&path) {
+    if let Err(error) = text::check_path(&path) {
         reader.error("path", error);
     }
     let expected_status = reader.parsed("expected_status", |pointer, value| {
@@ -372,20 +373,6 @@ fn read_http(reader: &mut FieldReader, path: Option<String>) -> HttpCheck {
         expected_headers: reader.or("expected_headers", BTreeMap::new()),
         expected_body: reader.optional("expected_body"),
     }
-}
-
-/// Checks that `path` can stand in a request line as it is.
-pub(crate) fn check_path(path: &str) -> Result<(), String> {
-    if !path.starts_with('/') {
-        return Err(format!("must start with '/', but is {path:?}"));
-    }
-    if let Some(bad) = path.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-        return Err(format!("must be percent-encoded, but holds {bad:?}"));
-    }
-    if path.len() > 2048 {
-        return Err(format!("must be at most 2048 characters, but has {}", path.len()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

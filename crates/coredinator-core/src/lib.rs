@@ -24,6 +24,7 @@ mod runtime;
 mod service;
 mod status;
 mod store;
+mod text;
 
 pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
 pub use dependency::{Dependency, DependencyCondition, DependencyCycle, DependencyGraph};

@@ -36,7 +36,7 @@ pub struct InstanceRef {
     pub handle: Option<serde_json::Value>,
 }
 
-/// A running instance.
+/// An instance that a runtime has started, or taken on to start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Started {
     /// The instance, with its handle.
@@ -49,15 +49,18 @@ pub struct Started {
     pub port: u16,
     /// When it started.
     pub started_at: Timestamp,
+    /// Whether it runs already. `false`: it has been taken on, the fields above say what is known so far, and
+    /// [`Observation::Running`] tells the rest.
+    pub running: bool,
 }
 
 /// What became of an instance, as its runtime saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Observation {
     /// It is there but does not run yet, and this is why (an image is being pulled, no node has room).
     Waiting(crate::Reason),
-    /// It runs.
-    Running,
+    /// It runs, here. `running` is true.
+    Running(Started),
     /// It ended. The last observation of an instance.
     Exited(Exit),
 }
@@ -227,8 +230,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// looks at nothing but the spec, so that a file can be checked on another machine.
     fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError>;
 
-    /// Starts an instance and answers when it runs (or, where that can take long, when the runtime has taken it on: then
-    /// [`watch`](Self::watch) tells the rest).
+    /// Starts an instance and answers when it runs, or, where that can take long, when the runtime has taken it on: then
+    /// [`Started::running`] is false, and [`watch`](Self::watch) tells the rest.
     ///
     /// To ensure correctness:
     /// - what is started carries the id, the service and this coredinator's identity where a later

@@ -11,6 +11,7 @@ use crate::{
     duration::Seconds,
     field::{FieldReader, kind},
     health::Fallback,
+    text,
 };
 
 /// A signal that asks a process to end, by its POSIX name.
@@ -224,7 +225,7 @@ impl ServiceSpec {
         let name = read_name(&mut reader, name);
         let runtime = reader.optional("runtime");
         let health_endpoint: Option<String> = reader.optional("health_endpoint");
-        if let Some(Err(error)) = health_endpoint.as_deref().map(crate::health::check_path) {
+        if let Some(Err(error)) = health_endpoint.as_deref().map(text::check_path) {
             reader.error("health_endpoint", error);
         }
         let fallback = match (health_endpoint.as_deref(), &runtime) {
@@ -239,7 +240,7 @@ impl ServiceSpec {
         let mut spec = Self {
             // A placeholder where the name is missing: the reader then ends in an error.
             name: name.unwrap_or_else(|| ServiceName::new("unnamed").unwrap_or_else(|_| unreachable!("a DNS label"))),
-            command: reader.parsed("command", parse_command).unwrap_or_default(),
+            command: reader.parsed("command", text::command).unwrap_or_default(),
             environment: reader.parsed("environment", parse_environment).unwrap_or_default(),
             working_dir: reader.optional("working_dir"),
             host: reader.or("host", "localhost".to_owned()),
@@ -362,65 +363,12 @@ fn write_check<S: Serializer>(check: &Option<HealthCheck>, serializer: S) -> Res
     }
 }
 
-/// Reads a command: a list, or one string that is split at white space outside quotes.
-///
-/// # Errors
-/// An empty command, a program that is empty, a NUL byte, an open quote.
-pub(crate) fn parse_command(pointer: &str, value: Value) -> Result<Vec<String>, Vec<FieldError>> {
-    let fail = |detail: String| Err(vec![FieldError::new(pointer, detail)]);
-    let words = match value {
-        Value::String(line) => match split_words(&line) {
-            Ok(words) => words,
-            Err(detail) => return fail(detail.to_owned()),
-        },
-        Value::Array(list) => match list.iter().map(scalar).collect::<Option<Vec<String>>>() {
-            Some(words) => words,
-            None => return fail("expected a list of texts".to_owned()),
-        },
-        other => return fail(format!("expected a list of texts or one text, but found {}", kind(&other))),
-    };
-    if words.first().is_none_or(String::is_empty) {
-        return fail("must name a program".to_owned());
-    }
-    if words.iter().any(|word| word.contains('\0')) {
-        return fail("must not hold a NUL byte".to_owned());
-    }
-    Ok(words)
-}
-
-/// Splits at white space; single quotes keep all, double quotes and bare text know backslash escapes. No expansion.
-fn split_words(line: &str) -> Result<Vec<String>, &'static str> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote: Option<char> = None;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some('\''), c) => word.get_or_insert_default().push(c),
-            (_, '\\') => word.get_or_insert_default().push(chars.next().ok_or("ends in a backslash")?),
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '\'' | '"') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    if quote.is_some() {
-        return Err("has a quote that is not closed");
-    }
-    words.extend(word);
-    Ok(words)
-}
-
 /// Reads a map of texts (numbers and booleans are written out), or Compose's list of `KEY=VALUE`.
 fn parse_environment(pointer: &str, value: Value) -> Result<BTreeMap<String, String>, Vec<FieldError>> {
     let mut errors = Vec::new();
     let mut read = BTreeMap::new();
     let pairs: Vec<(String, Option<String>)> = match value {
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, scalar(&value))).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, text::scalar(&value))).collect(),
         Value::Array(list) => list
             .iter()
             .map(|entry| match entry.as_str().and_then(|entry| entry.split_once('=')) {
@@ -449,19 +397,8 @@ fn parse_environment(pointer: &str, value: Value) -> Result<BTreeMap<String, Str
     if errors.is_empty() { Ok(read) } else { Err(errors) }
 }
 
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null => Some(String::new()),
-        Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -527,14 +464,5 @@ mod tests {
     fn runtime_options_are_kept_for_the_runtime_and_refused_without_one() {
         assert_eq!(parse(json!({"name": "a", "runtime": "docker", "image": "x"})).unwrap().options["image"], "x");
         assert_eq!(pointers(json!({"name": "a", "port": 1, "image": "x"})), ["/image"]);
-    }
-
-    proptest! {
-        #[test]
-        fn splitting_never_panics_and_keeps_quoted_words(words in prop::collection::vec("[^'\\x00]{1,8}", 1..5), junk in "\\PC*") {
-            let _ = split_words(&junk);
-            let line = words.iter().map(|w| format!("'{w}'")).collect::<Vec<_>>().join(" ");
-            prop_assert_eq!(split_words(&line).unwrap(), words);
-        }
     }
 }

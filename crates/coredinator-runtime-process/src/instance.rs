@@ -84,6 +84,7 @@ impl Instance {
             host: self.handle.host.clone(),
             port: self.handle.port,
             started_at: self.started_at,
+            running: true,
         }
     }
 

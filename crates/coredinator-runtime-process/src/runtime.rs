@@ -157,8 +157,9 @@ impl Runtime for ProcessRuntime {
         let first = async move {
             match runtime.resolve(instance.clone()).await {
                 Ok(Place::Running(running)) => {
+                    let now = Observation::Running(running.to_started());
                     let end = async move { Observation::Exited(running.ended().await) };
-                    stream::iter([Observation::Running]).chain(stream::once(end)).boxed()
+                    stream::iter([now]).chain(stream::once(end)).boxed()
                 }
                 _ => stream::once(async move { Observation::Exited(runtime.end_of(instance).await) }).boxed(),
             }

@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use crate::{
+    context::Context,
     gate,
     machine::{Desired, Machine, Mode, StartOutcome, Step},
     slot::{Now, Slot},
-    supervisor::Context,
 };
 
 /// How long a write that the store refused waits before it is tried again.

@@ -9,6 +9,7 @@
 
 mod actor;
 mod adopt;
+mod context;
 mod gate;
 mod machine;
 mod restart;
@@ -16,5 +17,6 @@ mod runtimes;
 mod slot;
 mod supervisor;
 
+pub use context::SupervisorOptions;
 pub use runtimes::Runtimes;
-pub use supervisor::{Shutdown, Supervisor, SupervisorOptions};
+pub use supervisor::{Shutdown, Supervisor};

@@ -345,8 +345,8 @@ impl Machine {
         slot.same_id = false;
         match outcome {
             StartOutcome::Started(started) => {
-                let place = started.pid.map_or_else(String::new, |pid| format!(" as process {pid}"));
-                self.run(replica, started, "Started", format!("started{place}"), now);
+                let message = said("started", &started);
+                self.run(replica, started, "Started", message, now);
             }
             StartOutcome::NotStarted(reason) => self.end(replica, &Ending::NotStarted(reason), desired, now, random),
             StartOutcome::Unknown(reason) => {
@@ -363,14 +363,19 @@ impl Machine {
     /// An instance that was running before this process began has been found.
     pub(crate) fn adopted(&mut self, started: Started, now: Now) {
         let replica = started.instance.replica;
-        let message =
-            format!("found running{}", started.pid.map_or_else(String::new, |pid| format!(" as process {pid}")));
+        let message = said("found running", &started);
         self.run(replica, started, "Adopted", message, now);
     }
 
+    /// Notes where an instance runs or, if its runtime has only taken it on, what is known of it so far.
     fn run(&mut self, replica: u32, started: Started, code: &str, message: String, now: Now) {
         let Some(slot) = self.slots.get_mut(&replica) else { return };
-        slot.enter(InstanceState::Running, Reason::new("Running", message.clone()), now);
+        let running = started.running;
+        if running {
+            slot.enter(InstanceState::Running, Reason::new("Running", message.clone()), now);
+        } else {
+            slot.enter(InstanceState::Starting, Reason::new("TakenOn", "taken on by its runtime"), now);
+        }
         let record = &mut slot.record;
         record.id = Some(started.instance.id);
         record.handle = started.instance.handle;
@@ -379,26 +384,27 @@ impl Machine {
         record.port = started.port;
         record.started_at = Some(started.started_at);
         self.changed.push(replica);
-        let event = NewEvent::normal(&self.service, code, message);
-        self.events.push(event.about(replica, slot.record.id.clone()));
+        if running {
+            let event = NewEvent::normal(&self.service, code, message);
+            self.events.push(event.about(replica, slot.record.id.clone()));
+        }
     }
 
     /// The runtime tells of an instance that is on its way.
     pub(crate) fn observed(&mut self, replica: u32, id: &InstanceId, observation: &Observation, now: Now) {
         let Some(slot) = self.slots.get_mut(&replica).filter(|slot| slot.is(id) && !slot.busy) else { return };
-        let (state, reason) = match observation {
-            Observation::Waiting(reason)
-                if matches!(slot.record.state, InstanceState::Starting | InstanceState::Running) =>
-            {
-                (InstanceState::Starting, reason.clone())
+        let state = slot.record.state;
+        match observation {
+            Observation::Waiting(reason) if matches!(state, InstanceState::Starting | InstanceState::Running) => {
+                slot.enter(InstanceState::Starting, reason.clone(), now);
+                self.changed.push(replica);
             }
-            Observation::Running if slot.record.state == InstanceState::Starting => {
-                (InstanceState::Running, Reason::new("Running", "running"))
+            Observation::Running(started) if state == InstanceState::Starting => {
+                let message = said("started", started);
+                self.run(replica, started.clone(), "Started", message, now);
             }
-            Observation::Waiting(_) | Observation::Running | Observation::Exited(_) => return,
-        };
-        slot.enter(state, reason, now);
-        self.changed.push(replica);
+            Observation::Waiting(_) | Observation::Running(_) | Observation::Exited(_) => {}
+        }
     }
 
     /// An instance ended: by itself, or as it was asked to.
@@ -509,6 +515,11 @@ impl Machine {
             self.exited(replica, &id, exit, desired, now, random);
         }
     }
+}
+
+/// What was done with an instance, and which process it is where it is one.
+fn said(done: &str, started: &Started) -> String {
+    started.pid.map_or_else(|| done.to_owned(), |pid| format!("{done} as process {pid}"))
 }
 
 #[cfg(test)]

@@ -104,8 +104,14 @@ impl Runtime for TaskRuntime {
             ended.send_replace(Some(Exit { code, signal, oom_killed: false, at: clock.now() }));
         });
         let instance = InstanceRef { id: id.clone(), service: spec.name.clone(), replica, handle: None };
-        let started =
-            Started { instance, pid: None, host: spec.host.clone(), port: spec.port, started_at: self.clock.now() };
+        let started = Started {
+            instance,
+            pid: None,
+            host: spec.host.clone(),
+            port: spec.port,
+            started_at: self.clock.now(),
+            running: true,
+        };
         tasks.insert(id, Task { started: started.clone(), stop, abort, ended: is_ended });
         Ok(started)
     }
@@ -116,11 +122,13 @@ impl Runtime for TaskRuntime {
     }
 
     fn watch(&self, instance: &InstanceRef) -> ObservationStream {
-        let Some(ended) = self.tasks().get(&instance.id).map(|task| task.ended.clone()) else {
+        let known = self.tasks().get(&instance.id).map(|task| (task.started.clone(), task.ended.clone()));
+        let Some((started, ended)) = known else {
             let exit = Exit { code: None, signal: None, oom_killed: false, at: self.clock.now() };
             return stream::once(async { Observation::Exited(exit) }).boxed();
         };
-        let observed = WatchStream::new(ended).map(|ended| ended.map_or(Observation::Running, Observation::Exited));
+        let observed = WatchStream::new(ended)
+            .map(move |ended| ended.map_or_else(|| Observation::Running(started.clone()), Observation::Exited));
         // The stream ends with the exit, whether or not somebody goes on to ask.
         let mut over = false;
         observed

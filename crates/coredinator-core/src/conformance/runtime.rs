@@ -336,7 +336,10 @@ fn ids(of: &[&Started]) -> Vec<InstanceId> {
 async fn runs(watch: &mut ObservationStream) {
     loop {
         match within("an observation", watch.next()).await {
-            Some(Observation::Running) => return,
+            Some(Observation::Running(started)) => {
+                assert!(started.running, "what is observed to run says that it does");
+                return;
+            }
             Some(Observation::Waiting(_)) => {}
             other => panic!("expected it to run, but saw {other:?}"),
         }

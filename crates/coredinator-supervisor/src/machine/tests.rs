@@ -84,7 +84,14 @@ impl World {
             replica,
             handle: Some(json!(1)),
         };
-        let started = Started { instance, pid: Some(7), host: "localhost".into(), port: 1, started_at: self.now.wall };
+        let started = Started {
+            instance,
+            pid: Some(7),
+            host: "localhost".into(),
+            port: 1,
+            started_at: self.now.wall,
+            running: true,
+        };
         self.ids.insert(id.clone());
         self.machine.started(replica, id, StartOutcome::Started(started), &self.desired, self.now, 0.5);
     }
@@ -260,6 +267,30 @@ fn a_start_of_unknown_outcome_is_tried_under_the_same_id() {
     world.pass(1);
     world.settle();
     assert_eq!((world.state(0), world.id(0), world.record(0).restarts), (InstanceState::Running, id, 0));
+}
+
+#[test]
+fn what_was_only_taken_on_is_starting_until_it_is_seen_to_run() {
+    let mut world = World::new(&json!({}));
+    world.reconcile();
+    let id = world.id(0);
+    let instance =
+        InstanceRef { id: id.clone(), service: world.machine.service.clone(), replica: 0, handle: Some(json!("pod")) };
+    let mut started =
+        Started { instance, pid: None, host: String::new(), port: 0, started_at: world.now.wall, running: false };
+    let taken_on = StartOutcome::Started(started.clone());
+    world.machine.started(0, &id, taken_on, &world.desired, world.now, 0.5);
+    assert!(world.reconcile().is_empty());
+    assert_eq!((world.state(0), world.record(0).handle.clone()), (InstanceState::Starting, Some(json!("pod"))));
+    let waiting = Observation::Waiting(Reason::new("ImagePullBackOff", "its image cannot be pulled"));
+    world.machine.observed(0, &id, &waiting, world.now);
+    assert_eq!((world.state(0), world.record(0).reason.code.as_str()), (InstanceState::Starting, "ImagePullBackOff"));
+    (started.host, started.port, started.running) = ("10.0.0.7".into(), 80, true);
+    world.machine.observed(0, &id, &Observation::Running(started), world.now);
+    assert_eq!(
+        (world.state(0), world.record(0).host.as_str(), world.record(0).port),
+        (InstanceState::Running, "10.0.0.7", 80)
+    );
 }
 
 #[test]

@@ -19,8 +19,11 @@ use tokio::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// Prints its rows.
+type Part = fn() -> Outcome<()>;
+
 /// The parts, and the word that picks each.
-const PARTS: [(&str, fn() -> Outcome<()>); 6] = [
+const PARTS: [(&str, Part); 6] = [
     ("restart", fleet::restarts),
     ("start", fleet::starts),
     ("peers", peers::restarts),
@@ -44,10 +47,9 @@ fn main() -> Outcome<()> {
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     println!("{:<58} {:>14} {:>12} {:>6}", "", "median", "p99", "n");
     for (name, part) in PARTS {
-        if wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str())) {
-            if let Err(error) = part() {
-                println!("{name}: not measured: {error}");
-            }
+        let is_wanted = wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()));
+        if is_wanted && let Err(error) = part() {
+            println!("{name}: not measured: {error}");
         }
     }
     println!("health checks a second, their lateness: cargo bench -p coredinator-registry --bench health");

@@ -5,6 +5,7 @@ use std::{
     io::{self, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// A data directory, locked for as long as this lives.
@@ -43,6 +44,20 @@ pub enum DataDirError {
     },
 }
 
+/// How often, and how long in between, the lock of somebody who has ended is tried again: 3 s in all.
+const LOOKS: u32 = 600;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether this process has surely ended: it is not there, or only waits to be reaped.
+fn has_ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    match stat {
+        // The state follows the name, which stands in parentheses and may hold some.
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(error) => error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self").exists(),
+    }
+}
+
 impl DataDirError {
     /// Whether the same call may succeed later, unchanged.
     #[must_use]
@@ -53,7 +68,8 @@ impl DataDirError {
 
 impl DataDir {
     /// Creates the directory if it is absent (with its parents, for the owner alone), locks it, and creates what belongs
-    /// in it. Does not wait.
+    /// in it. Waits for nobody who lives; what a killed coredinator was starting at that moment may hold its lock until its
+    /// program is loaded, a matter of milliseconds.
     ///
     /// # Errors
     /// [`DataDirError::InUse`] at once when another process has it; then nothing was touched.
@@ -78,14 +94,21 @@ impl DataDir {
             .mode(0o600)
             .open(&lock_path)
             .map_err(inaccessible(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                // Whose it is, is only told if it can be.
-                let pid = std::fs::read_to_string(&lock_path).ok().and_then(|text| text.trim().parse().ok());
-                return Err(DataDirError::InUse { path, pid });
+        let mut looks = 0;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    // Whose it is, is only told if it can be.
+                    let pid = std::fs::read_to_string(&lock_path).ok().and_then(|text| text.trim().parse().ok());
+                    if looks == LOOKS || !pid.is_some_and(has_ended) {
+                        return Err(DataDirError::InUse { path, pid });
+                    }
+                    looks += 1;
+                    std::thread::park_timeout(PAUSE);
+                }
+                Err(TryLockError::Error(source)) => return Err(inaccessible(&lock_path)(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(inaccessible(&lock_path)(source)),
         }
         let sign = |lock: &mut File| {
             lock.set_len(0)?;

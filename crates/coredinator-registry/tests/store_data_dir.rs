@@ -1,6 +1,6 @@
 //! One coredinator per data directory.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use coredinator_registry::{DataDir, DataDirError};
 
@@ -32,6 +32,26 @@ fn a_second_one_is_told_at_once_who_has_it_and_touches_nothing() {
 
     drop(first);
     DataDir::open(&path).expect("the lock ends with its holder");
+}
+
+#[test]
+fn a_lock_that_outlives_its_holder_for_a_moment_is_waited_for() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    // As a process holds it that was being started when the one who signed was killed.
+    let path = parent.path().join("lock");
+    fs::write(&path, format!("{}\n", ended.id())).unwrap();
+    let held = fs::File::open(&path).unwrap();
+    held.lock().unwrap();
+    let (opening, opened) = std::sync::mpsc::channel();
+    let dir = parent.path().to_owned();
+    let waiting = std::thread::spawn(move || opening.send(DataDir::open(dir)));
+    assert!(opened.recv_timeout(Duration::from_millis(50)).is_err(), "the lock is held");
+    drop(held);
+    opened.recv_timeout(Duration::from_secs(30)).unwrap().expect("the lock is free");
+    waiting.join().unwrap().unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
 }
 
 #[test]

@@ -52,6 +52,13 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     stat(pid).is_some()
 }
 
+/// Whether every thread of a process has stopped, which it does some time after it was told to.
+pub(crate) fn is_frozen(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let stat = |entry: std::io::Result<fs::DirEntry>| fs::read_to_string(entry.ok()?.path().join("stat")).ok();
+    threads.filter_map(stat).all(|line| line[line.rfind(')').map_or(0, |at| at + 1)..].trim_start().starts_with('T'))
+}
+
 fn environment(pid: u32) -> BTreeMap<String, String> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let entries = bytes.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok()?.split_once('='));

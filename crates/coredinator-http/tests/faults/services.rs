@@ -262,12 +262,13 @@ async fn a_frozen_coredinator_goes_on_where_it_was_and_doubles_nothing() {
     for _ in 0..3 {
         let before = plant.runs("a", 3).await;
         processes::signal(plant.pid(), Signal::STOP);
+        plant.until("it is frozen", async |plant| processes::is_frozen(plant.pid())).await;
         before.iter().take(2).for_each(|pid| processes::signal(*pid, Signal::KILL));
         let scaling = plant.scale("a", 4);
         tokio::pin!(scaling);
         let early = timeout(Duration::from_millis(300), &mut scaling).await;
         assert!(early.is_err(), "it answered while it was frozen: {early:?}");
-        assert_eq!(plant.none_doubled().len(), 1);
+        plant.until("one is left", async |plant| plant.processes().len() == 1).await;
         processes::signal(plant.pid(), Signal::CONT);
         timeout(PATIENCE, scaling).await.unwrap().unwrap().ok();
         let after = plant.runs("a", 4).await;

@@ -139,7 +139,8 @@ impl Backoff {
     /// The first restart is immediate: a process that died once is most often well after one more start.
     #[must_use]
     pub fn delay(&self, attempt: u32, random: f64) -> Duration {
-        if attempt <= 1 {
+        // Nothing stays nothing, also where the factor's power is no finite number any more.
+        if attempt <= 1 || self.initial.is_zero() {
             return Duration::ZERO;
         }
         let doublings = i32::try_from(attempt - 2).unwrap_or(i32::MAX);
@@ -216,6 +217,12 @@ mod tests {
             .unwrap_err();
         let pointers: Vec<_> = errors.iter().map(|e| e.pointer.as_str()).collect();
         assert_eq!(pointers, ["/backoff/factor", "/backoff/jitter", "/backoff/initial", "/backoff/maxx"]);
+    }
+
+    #[test]
+    fn no_pause_stays_none_however_often() {
+        let backoff = Backoff { initial: Duration::ZERO, ..Backoff::default() };
+        assert_eq!([2, 100, 2000, u32::MAX].map(|attempt| backoff.delay(attempt, 0.9)), [Duration::ZERO; 4]);
     }
 
     proptest! {

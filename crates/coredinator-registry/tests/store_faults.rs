@@ -336,3 +336,25 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     assert_eq!(told.len(), written + 1, "watchers were told what happened, and nothing else");
     store.close().await;
 }
+
+#[tokio::test]
+async fn a_change_that_a_kill_left_unfinished_is_taken_back() {
+    let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = filled(dir.path()).await;
+    // As while a store is being created: a rollback journal, no write-ahead log yet. A tiny cache has the change reach the
+    // file before it is committed.
+    let mut other = other_process(&path).await;
+    execute(&mut other, "PRAGMA journal_mode = DELETE; PRAGMA cache_size = 2; PRAGMA cache_spill = 1").await;
+    execute(
+        &mut other,
+        "BEGIN IMMEDIATE; CREATE TABLE half AS SELECT * FROM records; UPDATE records SET value = x'00'",
+    )
+    .await;
+    for file in ["store.sqlite", "store.sqlite-journal"] {
+        fs::copy(dir.path().join(file), crashed.path().join(file)).unwrap();
+    }
+    let store = SqliteStore::open(crashed.path().join("store.sqlite")).await.unwrap();
+    let listing = store.list("n/").await.unwrap();
+    assert_eq!(listing.records.len(), 200);
+    assert!(listing.records.iter().all(|record| record.value == vec![b'x'; 300]));
+}

@@ -22,6 +22,15 @@ fn primary_code(error: &sqlx::Error) -> Option<u32> {
     error.code()?.parse::<u32>().ok().map(|code| code & 0xff)
 }
 
+/// Whether reading has to wait for a change that somebody left unfinished to be taken back, or a log to be read in, which
+/// a connection that only reads may not do.
+pub(super) fn is_unfinished(error: &sqlx::Error) -> bool {
+    /// `SQLITE_READONLY_RECOVERY` and `SQLITE_READONLY_ROLLBACK`.
+    const CODES: [&str; 2] = ["264", "776"];
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().is_some_and(|code| CODES.contains(&code.as_ref()))
+}
+
 /// Whether another connection has the file locked: worth waiting for.
 pub(super) fn is_locked(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(code::BUSY | code::LOCKED))

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     SqliteOptions,
-    error::{classify, damaged, is_locked},
+    error::{classify, damaged, is_locked, is_unfinished},
     schema::{APPLICATION_ID, MIGRATIONS, VERSION},
 };
 
@@ -108,9 +108,18 @@ async fn inspect(path: &Path) -> Result<(), Refusal> {
         }
     }
     // A connection that only reads cannot check the write-ahead log in when it closes either.
-    let mut connection = base(path).read_only(true).connect().await?;
+    match look(path, base(path).read_only(true)).await {
+        // Whoever wrote it was killed in the middle, before there was a write-ahead log. To read it at all, SQLite has to
+        // take that unfinished change back first; nothing else is touched.
+        Err(Refusal::Sqlite(error)) if is_unfinished(&error) => look(path, base(path)).await,
+        verdict => verdict,
+    }
+}
+
+async fn look(path: &Path, connect: SqliteConnectOptions) -> Result<(), Refusal> {
+    let mut connection = connect.connect().await?;
     let verdict = examine(&mut connection, path).await;
-    // Nothing hangs on how a connection that only read says goodbye.
+    // Nothing hangs on how a connection that only looked says goodbye.
     let _ = connection.close().await;
     verdict
 }

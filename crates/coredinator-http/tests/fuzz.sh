@@ -74,13 +74,14 @@ expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "504"]
 expected-statuses = ["2xx", "3xx", "4xx", "504"]
 TOML
 
-# Methods are left to the tests of the API: GET and DELETE of the path of registrations are those of a service of that name.
+# What is meant to be refused is judged before it is written into a query, where false and "false" are the same text, so that
+# check tells of requests that are right; refusals are left to the tests of the API. So are methods: GET and DELETE of the path of registrations are those of a service of that name.
 echo "fuzzing $url for $seconds s; seed $seed: fuzz.sh $seed repeats it"
 found=0
 cd "$folder"
 PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 SCHEMATHESIS_HOOKS=fuzz_hooks NO_COLOR=1 timeout $((seconds + 90)) "$schemathesis" run "$url/openapi.json" \
     --seed "$seed" --max-time "$seconds" --max-examples "${FUZZ_EXAMPLES:-100}" --phases examples,coverage,fuzzing \
-    --checks all --exclude-checks allow_header_conformance,unsupported_method,ignored_auth,object_level_authorization,use_after_free,ensure_resource_availability \
+    --checks all --exclude-checks negative_data_rejection,allow_header_conformance,unsupported_method,ignored_auth,object_level_authorization,use_after_free,ensure_resource_availability \
     --request-timeout 30 --continue-on-failure --warnings off --generation-database none || found=1
 if ! kill -0 "$server" 2>/dev/null; then
     echo "coredinator has ended:"

@@ -12,6 +12,7 @@
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod coordination;
 mod dependency;
 pub mod duration;
 pub mod field;

@@ -1,0 +1,131 @@
+//! What agents share: resources with a capacity, variables with one value.
+
+use serde::{Deserialize, Serialize};
+
+use super::number::{is_amount, is_number};
+use crate::FieldError;
+
+/// How much of something there is to share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resource {
+    /// Its name, unique among the resources of its group: `steam`.
+    pub name: String,
+    /// How much there is; at least 0.
+    pub capacity: f64,
+    /// The unit of its amounts, for people: `t/h`.
+    #[serde(default)]
+    pub unit: String,
+    /// How much is never handed out; at least 0.
+    #[serde(default)]
+    pub reserve: f64,
+    /// Whether it can be shared in parts.
+    #[serde(default)]
+    pub kind: ResourceKind,
+}
+
+/// Whether a resource can be shared in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResourceKind {
+    /// Any amount: steam, CPU time.
+    #[default]
+    Divisible,
+    /// Whole ones only: pumps. An option that demands it is not elastic, and demands a whole number.
+    Unit,
+}
+
+/// Something that has one value for all: a setpoint, a valve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    /// Its name, unique among the variables of its group.
+    pub name: String,
+    /// The unit of its values, for people: `°C`.
+    #[serde(default)]
+    pub unit: String,
+    /// The smallest value it may be given.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// By how much it may be moved in one cycle, from [`current`](Self::current); absent: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<f64>,
+    /// The value it has now, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<f64>,
+    /// The value it gets when nobody who may claims it and somebody falls back to the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<f64>,
+    /// Values this far apart still agree, and pushes up to this strong are none; at least 0.
+    #[serde(default)]
+    pub tolerance: f64,
+    /// What becomes of claims that disagree.
+    #[serde(default)]
+    pub on_conflict: OnConflict,
+}
+
+/// What becomes of claims on one variable that disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// One wins; the others do without. For what is discrete or a matter of safety.
+    #[default]
+    Exclusive,
+    /// The value that minimises the weighted squared distance from what was wanted, within all limits.
+    Blend,
+}
+
+impl Resource {
+    /// Everything wrong with it, with pointers below `pointer`.
+    #[must_use]
+    pub fn check(&self, pointer: &str) -> Vec<FieldError> {
+        let amounts = [("capacity", self.capacity), ("reserve", self.reserve)];
+        let wrong = amounts.into_iter().filter(|&(_, amount)| !is_amount(amount)).map(|(field, amount)| {
+            FieldError::new(format!("{pointer}/{field}"), format!("must be an amount of 0 or more, but is {amount}"))
+        });
+        super::agent::check_label(pointer, "name", &self.name).into_iter().chain(wrong).collect()
+    }
+}
+
+impl Variable {
+    /// Everything wrong with it, with pointers below `pointer`.
+    #[must_use]
+    pub fn check(&self, pointer: &str) -> Vec<FieldError> {
+        let mut errors = super::agent::check_label(pointer, "name", &self.name);
+        let mut error =
+            |field: &str, detail: String| errors.push(FieldError::new(format!("{pointer}/{field}"), detail));
+        if !is_number(self.min) || !is_number(self.max) || self.min > self.max {
+            error("min", format!("min must be a number not above max, but they are {} and {}", self.min, self.max));
+        }
+        if let Some(rate) = self.max_rate.filter(|&rate| !is_amount(rate)) {
+            error("max_rate", format!("must be 0 or more, but is {rate}"));
+        }
+        if !is_amount(self.tolerance) {
+            error("tolerance", format!("must be 0 or more, but is {}", self.tolerance));
+        }
+        for (field, value) in [("current", self.current), ("default", self.default)] {
+            if let Some(value) = value.filter(|&value| !is_number(value)) {
+                error(field, format!("must be a number, but is {value}"));
+            }
+        }
+        errors
+    }
+
+    /// The values it may be given this cycle: its limits, and what the rate allows from where it is. Where it is outside
+    /// its limits and cannot be brought back at once, the one value that is nearest to them.
+    #[must_use]
+    pub fn range(&self) -> (f64, f64) {
+        let (Some(rate), Some(current)) = (self.max_rate, self.current) else {
+            return (self.min, self.max);
+        };
+        let (low, high) = (current - rate, current + rate);
+        if low > self.max {
+            (low, low)
+        } else if high < self.min {
+            (high, high)
+        } else {
+            (low.max(self.min), high.min(self.max))
+        }
+    }
+}

@@ -6,3 +6,4 @@
 pub mod probe;
 pub mod runtime;
 pub mod store;
+pub mod strategy;

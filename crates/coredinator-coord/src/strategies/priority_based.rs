@@ -42,3 +42,13 @@ impl CoordinationStrategy for PriorityBased {
         Ok(draft.finish())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conforms() {
+        coredinator_core::conformance::strategy::run(PriorityBased::default);
+    }
+}

@@ -242,9 +242,14 @@ impl<'p> Draft<'p> {
         fits
     }
 
-    /// The choices as they stand.
+    /// The choices as they stand; whoever was shed at first, and fits now that others have moved, is let in again.
     #[must_use]
-    pub fn finish(self) -> Resolution {
+    pub fn finish(mut self) -> Resolution {
+        for party in by_priority(self.problem) {
+            if self.picks[party] == Pick::Nothing {
+                self.settle(party);
+            }
+        }
         Resolution { picks: self.picks, converged: true, ..Resolution::default() }
     }
 

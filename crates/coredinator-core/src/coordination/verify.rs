@@ -18,6 +18,7 @@ const MAX_VIOLATIONS: usize = 20;
 /// - what is granted fits into what is available, to 1e-9 of the capacity;
 /// - each variable has at most one final value, the same in all decisions, within its limits and everyone's bounds; nobody
 ///   pushes it up while somebody pushes it down;
+/// - nobody is shed whose fallback (or, without one, any of its options) fits into what is left;
 /// - where nothing conflicts, everyone has its first choice (unless its own utilities contradict the order of its options);
 /// - the bound is not below the objective, and every number is one.
 ///
@@ -85,6 +86,12 @@ impl Check<'_> {
                 if problem.fixed()[at].is_some_and(|fixed| fixed != value) {
                     self.wrong.push(format!("{} is set to {value}, although a silent agent holds it", variable.name));
                 }
+            }
+        }
+        for party in problem.parties().iter().filter(|party| plan.shed.binary_search(party.id()).is_ok()) {
+            let mut safe = party.fallback().map_or(party.options(), |fallback| fallback..fallback + 1);
+            if safe.any(|candidate| self.fits_beside(plan, candidate)) {
+                self.wrong.push(format!("{}: it is shed, but what is safe for it fits", party.id()));
             }
         }
     }
@@ -175,6 +182,27 @@ impl Check<'_> {
                 _ => self.wrong.push(format!("{}: {amount} of {name} is granted", party.id())),
             }
         }
+    }
+
+    /// Whether a candidate could be had on top of the plan, with nothing else changed.
+    fn fits_beside(&self, plan: &Plan, candidate: usize) -> bool {
+        let problem = self.problem;
+        let least = problem.candidates()[candidate].min_fraction();
+        let demands = problem.demands(candidate).iter();
+        let claims = problem.claims(candidate).iter().filter(|claim| !claim.soft);
+        let mut pushes = problem.pushes(candidate).iter();
+        problem.candidates()[candidate].possible
+            && demands.into_iter().all(|demand| {
+                demand.amount * least <= problem.available()[demand.resource] - self.granted[demand.resource]
+            })
+            && claims.into_iter().all(|claim| {
+                let value = plan.values.get(&problem.variables()[claim.variable].name);
+                value.is_some_and(|value| (claim.bounds.0..=claim.bounds.1).contains(value))
+            })
+            && pushes.all(|push| {
+                let (up, down) = self.ways[push.variable];
+                if push.strength > 0.0 { !down } else { !up }
+            })
     }
 
     fn interference(&mut self, party: &Party, plan: &Plan, candidate: usize) {

@@ -25,6 +25,8 @@ use crate::{
 
 /// How long a shutdown waits for runtimes that have not told yet what runs.
 const LISTING: Duration = Duration::from_secs(10);
+/// How long a shutdown that kills waits for runtimes that do not answer.
+const LAST_RESORT: Duration = Duration::from_secs(10);
 /// How long an actor that failed stays away.
 const RECOVERY: Duration = Duration::from_secs(1);
 
@@ -79,7 +81,8 @@ impl Supervisor {
         self.adopted.clone()
     }
 
-    /// Ends it, and answers when it has ended. Cancelling `force` turns an orderly stop into one that kills.
+    /// Ends it, and answers when it has ended. Cancelling `force` turns an orderly stop into one that kills; what has not
+    /// ended ten seconds later, because its runtime does not answer, is left to the next coredinator.
     pub async fn shutdown(self, how: Shutdown, force: CancellationToken) {
         let (done, ended) = oneshot::channel();
         if self.shutdown.send((how, force, done)).await.is_ok() {
@@ -141,6 +144,14 @@ fn records_of(registry: &Registry, runtime: &RuntimeName) -> BTreeMap<(ServiceNa
     let services = registry.services();
     let instances = services.iter().flat_map(|view| view.instances.iter().map(|i| i.record.as_ref().clone()));
     instances.filter(|r| r.runtime == *runtime).map(|r| ((r.service.clone(), r.replica), r)).collect()
+}
+
+/// Waits until then; for ever, if there is no then.
+async fn sleep_until(then: Option<tokio::time::Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether there is anything to supervise: a managed service, or what is left of one that is external by now.
@@ -342,6 +353,8 @@ impl Dispatcher {
         let edges = names.iter().map(|name| (name.clone(), self.depends.get(name).cloned().unwrap_or_default()));
         // Cycles are refused at registration; without an order everything stops at once.
         let waves = DependencyGraph::new(edges).waves().unwrap_or_else(|_| vec![names.into_iter().collect()]);
+        // Once for all waves: who asked twice does not want to wait for each of them.
+        let mut give_up = None;
         for wave in waves.into_iter().rev() {
             for name in &wave {
                 if !self.actors.contains_key(name) {
@@ -360,13 +373,16 @@ impl Dispatcher {
                 }
             }));
             tokio::pin!(quiet);
-            let mut forced = false;
             loop {
                 tokio::select! {
                     _ = &mut quiet => break,
-                    () = force.cancelled(), if !forced => {
-                        forced = true;
+                    () = force.cancelled(), if give_up.is_none() => {
+                        give_up = Some(tokio::time::Instant::now() + LAST_RESORT);
                         self.actors.values().for_each(|actor| actor.tell(Input::Mode(Mode::Kill)));
+                    }
+                    () = sleep_until(give_up) => {
+                        tracing::error!("a runtime does not end what it runs; that is left to the next coredinator");
+                        return;
                     }
                     // Nothing new begins; what changes is told to those who still stop.
                     Some(name) = changes.recv() => {

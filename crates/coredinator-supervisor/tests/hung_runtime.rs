@@ -1,0 +1,100 @@
+//! A runtime that never answers does not hold up the end of coredinator for ever.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use coredinator_core::{
+    FieldError, InstanceRef, InstanceState, LogQuery, LogStream, ObservationStream, Origin, Runtime,
+    RuntimeCapabilities, RuntimeError, RuntimeName, ServiceName, ServiceSpec, SpecDefaults, StartRequest, Started,
+    StopRequest, SystemClock,
+};
+use coredinator_registry::{Registry, RegistryOptions, health::ProbeRegistry, store::MemoryStore};
+use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Finds nothing, and neither starts nor stops anything in finite time.
+struct Hung;
+
+#[async_trait]
+impl Runtime for Hung {
+    fn name(&self) -> RuntimeName {
+        RuntimeName::new("hung").unwrap()
+    }
+
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities::default()
+    }
+
+    fn validate(&self, _: &ServiceSpec) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    async fn start(&self, _: StartRequest) -> Result<Started, RuntimeError> {
+        std::future::pending().await
+    }
+
+    async fn list(&self, _: &[InstanceRef]) -> Result<Vec<Started>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    fn watch(&self, _: &InstanceRef) -> ObservationStream {
+        Box::pin(futures_util::stream::pending())
+    }
+
+    async fn stop(&self, _: &InstanceRef, _: StopRequest) -> Result<(), RuntimeError> {
+        std::future::pending().await
+    }
+
+    async fn logs(&self, _: LogQuery) -> Result<LogStream, RuntimeError> {
+        std::future::pending().await
+    }
+
+    async fn forget(&self, _: &ServiceName) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_twice_need_not_wait_for_a_runtime_that_hangs() {
+    let options = RegistryOptions {
+        store: Arc::new(MemoryStore::new()),
+        clock: Arc::new(SystemClock),
+        probes: ProbeRegistry::builtin(),
+        check_concurrency: 1,
+        seed: 1,
+    };
+    let registry = Registry::open(options).await.unwrap();
+    let supervisor = Supervisor::start(SupervisorOptions {
+        registry: registry.clone(),
+        runtimes: Runtimes::new([Arc::new(Hung) as _]),
+        clock: Arc::new(SystemClock),
+        seed: 1,
+        url: None,
+        document_dir: None,
+    });
+    let documents = [
+        json!({"name": "a", "runtime": "hung", "command": ["true"]}),
+        json!({"name": "b", "runtime": "hung", "command": ["true"], "depends_on": ["a"]}),
+    ];
+    for document in documents {
+        let spec = ServiceSpec::parse("", None, document, &SpecDefaults::default()).unwrap();
+        registry.declare(spec, Origin::Api, true).await.unwrap();
+    }
+    let mut index = registry.index();
+    let starting = |registry: &Registry| {
+        let view = registry.service("a").unwrap();
+        view.instances.iter().any(|instance| instance.record.state == InstanceState::Starting)
+    };
+    while !starting(&registry) {
+        index.changed().await.unwrap();
+    }
+    let force = CancellationToken::new();
+    let ending = supervisor.shutdown(Shutdown::StopServices, force.clone());
+    tokio::pin!(ending);
+    // On paused time an hour is over at once if nothing else is to come.
+    let orderly = tokio::time::timeout(Duration::from_secs(3600), &mut ending).await;
+    assert!(orderly.is_err(), "an orderly stop waits for what it was asked to stop");
+    force.cancel();
+    tokio::time::timeout(Duration::from_secs(60), ending).await.expect("it waits although it was asked twice");
+}

@@ -10,6 +10,7 @@ pub mod api;
 pub mod cli;
 mod compose;
 pub mod config;
+pub mod coordination;
 pub mod logging;
 mod serve;
 

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use serde_json::Value;
 
 use super::{ExitStatus, output::Format};
 use crate::config::Overrides;
@@ -79,6 +80,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Wait until services have come to be as wanted
     Wait(WaitArgs),
+    /// Solve a coordination problem of a file, without a server
+    Coordinate(CoordinateArgs),
     /// Check a configuration, or show what is in force
     Config(ConfigArgs),
     /// Ask whether coredinator itself is well: exit code 0 or 1, for a container's health check
@@ -270,6 +273,37 @@ pub struct WaitArgs {
     pub wanted: Vec<super::wait::Wanted>,
 }
 
+/// `coordinate`.
+#[derive(Debug, Args)]
+pub struct CoordinateArgs {
+    /// The problem, as JSON: resources, variables, agents, intentions; "-" for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub problem: PathBuf,
+    /// By which strategy.
+    #[command(flatten)]
+    pub strategy: StrategyArgs,
+    /// How many steps the strategy may make, instead of what the problem says
+    #[arg(long, value_name = "N")]
+    pub iterations: Option<u64>,
+    /// How long the strategy may take, instead of what the problem says; such as 300ms
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub deadline: Option<Duration>,
+}
+
+/// A strategy and its options.
+#[derive(Debug, Args)]
+pub struct StrategyArgs {
+    /// The strategy's name [default: priority_based]
+    #[arg(short, long, value_name = "NAME", conflicts_with = "strategy_file")]
+    pub strategy: Option<String>,
+    /// An option of it, such as when_it_does_not_fit=block; several, if repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = option, conflicts_with = "strategy_file")]
+    pub option: Vec<(String, Value)>,
+    /// A file (YAML or JSON) that says both, as conflict_resolution does in a configuration
+    #[arg(long, value_name = "FILE")]
+    pub strategy_file: Option<PathBuf>,
+}
+
 /// `config`.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -292,6 +326,12 @@ pub enum ConfigCommand {
 
 fn duration(text: &str) -> Result<Duration, String> {
     coredinator_core::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// An option's value is JSON where it is that, and else the text itself.
+fn option(text: &str) -> Result<(String, Value), String> {
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("write it as KEY=VALUE")?;
+    Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
 fn scale(text: &str) -> Result<(String, u32), String> {
@@ -337,6 +377,8 @@ mod tests {
             "deregister a",
             "events -f",
             "wait a --for healthy,deleted --timeout 1m",
+            "coordinate --problem f --strategy centralized --option a=1 --option b=x --iterations 5 --deadline 300ms",
+            "coordinate -p - --strategy-file f -o json",
             "config check f",
             "config show",
             "healthcheck",
@@ -354,6 +396,9 @@ mod tests {
             "wait a --for well",
             "ps --timeout x",
             "logs --tail -1",
+            "coordinate",
+            "coordinate -p f --option a",
+            "coordinate -p f -s x --strategy-file f",
         ] {
             assert!(Cli::try_parse_from(["coredinator"].into_iter().chain(bad.split(' '))).is_err(), "{bad}");
         }

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod client;
 pub mod config_file;
+pub mod coordinate;
 pub mod events;
 mod exit;
 pub mod human;
@@ -14,6 +15,7 @@ pub mod lifecycle;
 pub mod logs;
 pub mod output;
 pub mod paint;
+pub mod plan_view;
 pub mod register;
 pub mod serve;
 pub mod services;
@@ -27,6 +29,7 @@ pub mod yaml;
 use std::{ffi::OsString, fmt, process::ExitCode, sync::Arc};
 
 use clap::Parser as _;
+use coredinator_coord::Strategies;
 use coredinator_core::Runtime;
 use coredinator_registry::health::ProbeRegistry;
 
@@ -47,6 +50,8 @@ pub struct Program {
     pub runtimes: Vec<Arc<dyn Runtime>>,
     /// The probes by which files are checked.
     pub probes: ProbeRegistry,
+    /// The strategies of coordination, by which files are checked and problems solved.
+    pub strategies: Strategies,
     /// Runs a server; `None` for a program that only talks to one.
     pub serve: Option<Serve>,
     /// What `up` tells once everything is up: lines on what to do next.
@@ -55,7 +60,13 @@ pub struct Program {
 
 impl Default for Program {
     fn default() -> Self {
-        Self { runtimes: Vec::new(), probes: ProbeRegistry::builtin(), serve: None, next: Vec::new() }
+        Self {
+            runtimes: Vec::new(),
+            probes: ProbeRegistry::builtin(),
+            strategies: Strategies::builtin(),
+            serve: None,
+            next: Vec::new(),
+        }
     }
 }
 
@@ -127,6 +138,7 @@ async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {
         Command::Deregister(args) => register::deregister(&client()?, output, args, limit).await,
         Command::Events(args) => events::run(&client()?, output, args).await,
         Command::Wait(args) => wait::run(&client()?, output, args, limit).await,
+        Command::Coordinate(args) => coordinate::run(program, output, args).await,
         Command::Config(args) => config_file::run(program, output, &args.command),
         Command::Healthcheck => system::healthcheck(&client()?, output).await,
         Command::Completion { shell } => system::completion(output, *shell),

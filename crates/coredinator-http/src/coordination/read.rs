@@ -1,0 +1,191 @@
+//! From JSON to the types of coordination.
+//!
+//! What is right goes through their own `Deserialize`. What that refuses, which stops at the first error, is held against
+//! the [shape](super::shape) of the type, so that all errors are told.
+
+use coredinator_core::{
+    FieldError,
+    coordination::{Agent, Intention, ProblemDocument},
+};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::shape::{self, Shape};
+
+/// How many errors are told: what has more is garbage, and its first ones say so.
+const MAX_ERRORS: usize = 100;
+
+/// Reads a problem on paper. Whether it can be solved is for
+/// [`Problem::new`](coredinator_core::coordination::Problem::new) to say.
+///
+/// # Errors
+/// Everything that is wrong with its form, with pointers into it.
+pub fn problem(value: &Value) -> Result<ProblemDocument, Vec<FieldError>> {
+    read(value, &shape::PROBLEM)
+}
+
+/// Reads a problem on paper from the text of a file.
+///
+/// # Errors
+/// As [`problem`]; of a text that is no JSON, the line and column.
+pub fn problem_from_json(text: &[u8]) -> Result<ProblemDocument, Vec<FieldError>> {
+    // Straight to the types: a problem of ten thousand agents is several megabytes.
+    serde_json::from_slice(text).or_else(|_| match serde_json::from_slice::<Value>(text) {
+        Ok(value) => problem(&value),
+        Err(error) => Err(vec![FieldError::new("", format!("not JSON: {error}"))]),
+    })
+}
+
+/// Reads an agent. Whether what it says is possible is for [`Agent::check`] to say.
+///
+/// # Errors
+/// Everything that is wrong with its form.
+pub fn agent(value: &Value) -> Result<Agent, Vec<FieldError>> {
+    read(value, &shape::AGENT)
+}
+
+/// Reads an intention. Whether what it names exists is for [`Intention::check`] to say.
+///
+/// # Errors
+/// Everything that is wrong with its form.
+pub fn intention(value: &Value) -> Result<Intention, Vec<FieldError>> {
+    read(value, &shape::INTENTION)
+}
+
+fn read<T: DeserializeOwned>(value: &Value, shape: &Shape) -> Result<T, Vec<FieldError>> {
+    let error = match T::deserialize(value) {
+        Ok(read) => return Ok(read),
+        Err(error) => error,
+    };
+    let mut errors = Vec::new();
+    shape.errors("", value, &mut errors);
+    errors.truncate(MAX_ERRORS);
+    if errors.is_empty() {
+        errors.push(FieldError::new("", error.to_string()));
+    }
+    Err(errors)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A problem in which every key of every type stands.
+    fn full() -> Value {
+        let option = json!({
+            "id": "run", "action": {"any": [1, null]}, "demands": {"steam": 1.5},
+            "claims": {"level": {"value": 2, "min": 1, "max": 3, "weight": 2}}, "effects": {"level": -1}, "utility": 3,
+            "elastic": {"min_fraction": 0.5, "shape": "log"},
+        });
+        json!({
+            "group": "g", "cycle": 3, "budget": {"iterations": 10, "deadline_ms": 5}, "seed": 1,
+            "resources": [{"name": "steam", "capacity": 1, "unit": "t/h", "reserve": 0, "kind": "unit"}],
+            "variables": [{"name": "level", "unit": "m", "min": 0, "max": 1, "max_rate": 1, "current": 0, "default": 0,
+                "tolerance": 0, "on_conflict": "blend"}],
+            "agents": [{"agent_id": "a", "group": "g", "priority": 1, "weight": 1, "preemptible": false,
+                "endpoint": "http://localhost:1", "negotiates": true, "ttl_seconds": 1, "fallback": option, "service": "s"},
+                {"agent_id": "b", "fallback": "hold"}],
+            "intentions": [{"agent_id": "a", "seq": 1, "valid_until_cycle": 9, "disagreement": 0, "options": [option]}],
+            "holdings": [{"agent_id": "a", "cycle": 2, "reserved": true, "option_id": "run", "fraction": 1, "grant": {"steam": 1},
+                "values": {"level": 1}, "action": 1}],
+            "history": [{"cycle": 2, "agents": {"a": {"outcome": "granted", "option_id": "run", "fraction": 1, "utility": 1,
+                "code": "first_choice"}}}],
+        })
+    }
+
+    fn told(value: &Value) -> Vec<String> {
+        problem(value).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_right_is_right_to_both() {
+        let mut errors = Vec::new();
+        shape::PROBLEM.errors("", &full(), &mut errors);
+        assert_eq!(errors, []);
+        let read = problem(&full()).unwrap();
+        assert_eq!(problem_from_json(full().to_string().as_bytes()).unwrap(), read);
+        let written = serde_json::to_value(&read).unwrap();
+        shape::PROBLEM.errors("", &written, &mut errors);
+        assert_eq!((errors, problem(&written).unwrap()), (vec![], read));
+    }
+
+    #[test]
+    fn everything_wrong_is_told_with_its_place() {
+        let mut wrong = full();
+        wrong["sead"] = 1.into();
+        wrong["resources"][0]["capacity"] = "much".into();
+        wrong["agents"][0]["fallback"]["utility"] = Value::Null;
+        wrong["agents"][1]["fallback"] = "holt".into();
+        wrong["agents"][1].as_object_mut().unwrap().remove("agent_id");
+        wrong["intentions"][0]["options"][0]["claims"]["level"]["valu"] = 1.into();
+        wrong["intentions"][0]["options"][0]["elastic"]["shape"] = "cubic".into();
+        wrong["holdings"] = json!({});
+        assert_eq!(
+            told(&wrong),
+            [
+                "/resources/0/capacity: invalid type: string \"much\", expected f64",
+                "/agents/0/fallback/utility: invalid type: null, expected f64",
+                "/agents/1/agent_id: is missing",
+                "/agents/1/fallback: a fallback is \"hold\", \"default\", \"release\" or an option, but this is \"holt\" (did you mean \"hold\"?)",
+                "/intentions/0/options/0/claims/level/valu: unknown field \"valu\" (did you mean \"value\"?)",
+                "/intentions/0/options/0/elastic/shape: unknown variant `cubic`, expected one of `linear`, `quadratic`, `log`",
+                "/holdings: expected a list, but found an object",
+                "/sead: unknown field \"sead\" (did you mean \"seed\"?)",
+            ]
+        );
+        assert_eq!(told(&json!(3)), ["/: expected an object, but found a number"]);
+        let text = problem_from_json(b"{\"agents\": [}").unwrap_err();
+        assert_eq!(text[0].to_string(), "/: not JSON: expected value at line 1 column 13");
+    }
+
+    #[test]
+    fn one_thing_wrong_is_one_error_wherever_it_is() {
+        let mut places = Vec::new();
+        collect("", &full(), &mut places);
+        assert!(places.len() > 60, "{}", places.len());
+        for place in places {
+            // What an action is, is the agent's affair.
+            if place.contains("/action") {
+                continue;
+            }
+            for wrong in [json!([[]]), json!({"": {"": []}})] {
+                let mut spoiled = full();
+                *spoiled.pointer_mut(&place).unwrap() = wrong;
+                let errors = problem(&spoiled).unwrap_err();
+                assert!(
+                    !errors.is_empty() && errors.iter().all(|e| e.pointer.starts_with(&place)),
+                    "{place}: {errors:?}"
+                );
+            }
+        }
+    }
+
+    fn collect(pointer: &str, value: &Value, places: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    let at = coredinator_core::field::join(pointer, key);
+                    collect(&at, value, places);
+                    places.push(at);
+                }
+            }
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(at, item)| collect(&format!("{pointer}/{at}"), item, places));
+            }
+            _ => {}
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,40}", cut in 0usize..400) {
+            let mut json = full().to_string();
+            let at = json.floor_char_boundary(cut.min(json.len()));
+            json.insert_str(at, &text);
+            let _ = problem_from_json(json.as_bytes());
+        }
+    }
+}

@@ -105,6 +105,16 @@ impl EventLog {
         dropped.into_iter().map(|(key, _)| key).collect()
     }
 
+    /// What the store has was taken in. Where that is as much as is kept there was more once, or may have been.
+    pub(super) fn listed(&self) {
+        let mut kept = self.kept();
+        if kept.events.len() >= KEPT
+            && let Some((_, oldest)) = kept.events.front()
+        {
+            kept.dropped = kept.dropped.max(oldest.id.saturating_sub(1));
+        }
+    }
+
     /// The newest `limit` events that `wanted` lets through, oldest first.
     pub(super) fn recent(&self, limit: usize, wanted: impl Fn(&Event) -> bool) -> Vec<Arc<Event>> {
         let kept = self.kept();
@@ -226,5 +236,21 @@ mod tests {
         assert_eq!(next.reason.message, "5");
         assert_eq!(log.cursor(Some(u64::MAX)).next().await, EventItem::Reset);
         assert_eq!(log.recent(2, |_| true).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_from_before_what_the_store_still_had_is_told_so() {
+        let (few, full) = (Arc::new(EventLog::new()), Arc::new(EventLog::new()));
+        few.push(Revision(8), [event(0)]);
+        few.listed();
+        assert!(matches!(few.cursor(Some(0)).next().await, EventItem::Event(_)), "nothing was ever dropped");
+        for n in 0..KEPT as u32 {
+            full.push(Revision(u64::from(n) + 8), [event(n)]);
+        }
+        full.listed();
+        let mut cursor = full.cursor(Some(7 * PER_REVISION));
+        assert_eq!(cursor.next().await, EventItem::Reset);
+        let EventItem::Event(next) = cursor.next().await else { panic!("reset twice") };
+        assert_eq!(next.reason.message, "0");
     }
 }

@@ -73,6 +73,7 @@ impl Follower {
             let read = of_one_write.iter().filter_map(|r| Some((r.key.clone(), decode::<Event>(&r.key, &r.value)?)));
             self.push_events(of_one_write[0].revision, read.collect());
         }
+        self.shared.events.listed();
         self.publish(touched, listing.revision);
         Ok(changes)
     }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
     config::Config,
+    metrics,
 };
 
 /// How many health checks are made at the same time.
@@ -147,6 +148,8 @@ impl Coredinator {
     /// [`StartError`]; nothing has been started then, and nothing but the data directory has been made.
     pub async fn start(self) -> Result<Running, StartError> {
         let Self { config, runtimes, probes, store, clock } = self;
+        // Before anything counts.
+        let recorder = metrics::recorder();
         let data_dir = DataDir::open(&config.data_dir)?;
         let listener = bind(&config.host, config.port).await?;
         let address =
@@ -183,6 +186,9 @@ impl Coredinator {
         let info = ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), started_at, address: Some(address) };
         let state = ApiState::new(registry.clone(), runtimes, info, readiness, streams.clone());
         let drained = CancellationToken::new();
+        if let Some(recorder) = recorder {
+            metrics::keep_up(recorder, drained.clone());
+        }
         let spec_defaults = SpecDefaults { health_check: config.health_check };
         let router = api::router(state, ApiOptions { spec_defaults, ..ApiOptions::default() });
         let serving = ServeOptions { drain: DRAIN, ..ServeOptions::default() };

@@ -12,6 +12,7 @@ mod compose;
 pub mod config;
 pub mod coordination;
 pub mod logging;
+mod metrics;
 mod serve;
 
 pub use compose::{Coredinator, Identity, Running, StartError};

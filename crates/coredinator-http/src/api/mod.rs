@@ -19,6 +19,7 @@ mod edge;
 mod events;
 mod health;
 mod logs;
+mod metrics;
 pub mod model;
 mod openapi;
 mod params;
@@ -71,6 +72,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
+        .route("/metrics", get(metrics::metrics))
         .route("/sd/prometheus", get(discovery::prometheus))
         .with_state(api.clone())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi()))

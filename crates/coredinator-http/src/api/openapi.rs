@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{commands, discovery, events, health, logs, services};
+use super::{commands, discovery, events, health, logs, metrics, services};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,6 +34,7 @@ use super::{commands, discovery, events, health, logs, services};
         health::livez,
         health::readyz,
         health::version,
+        metrics::metrics,
     ),
     tags(
         (name = "services", description = "what is declared, and how it stands"),

@@ -114,3 +114,25 @@ async fn heartbeats_are_for_those_who_declare_them() {
     beat("idle").await.problem(409, "NoHeartbeat");
     beat("nobody").await.problem(404, "NotFound");
 }
+
+#[tokio::test]
+async fn numbers_for_prometheus() {
+    let plant = Plant::new().await;
+    plant.external("a").await;
+    let answer = plant.get("/metrics").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("content-type")),
+        (200, "text/plain; version=0.0.4; charset=utf-8")
+    );
+    let text = answer.text();
+    for line in [
+        "coredinator_build_info{version=\"1.2.3\"} 1",
+        "coredinator_ready 1",
+        "coredinator_services{status=\"unknown\"} 1",
+        "coredinator_services{status=\"healthy\"} 0",
+        "# TYPE coredinator_services gauge",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    plant.get("/metrics?x=1").await.problem(400, "InvalidParameter");
+}

@@ -4,4 +4,4 @@ mod catalogue;
 mod priority_based;
 
 pub use catalogue::Strategies;
-pub use priority_based::PriorityBased;
+pub use priority_based::{Ageing, PriorityBased, WhenItDoesNotFit};

@@ -1,27 +1,76 @@
 //! By priority.
 
+mod class;
+mod incumbents;
+mod rules;
+
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use class::Classes;
 use coredinator_core::{
     FieldError,
-    coordination::{Budget, CoordinationStrategy, Draft, Negotiator, Problem, Resolution, StrategyError, by_priority},
-    field::FieldReader,
+    coordination::{Budget, CoordinationStrategy, Needs, Negotiator, Note, Pick, Problem, Resolution, StrategyError},
 };
+use incumbents::Incumbents;
+pub use rules::{Ageing, PriorityBased, WhenItDoesNotFit};
 use serde_json::Value;
 
-/// The highest priority first.
-#[derive(Debug, Clone, Default)]
-pub struct PriorityBased {}
+/// How often holders that lose may be given grace one after the other, before all that have any left get it at once.
+const GRACE_ROUNDS: usize = 4;
 
 impl PriorityBased {
     /// Its name.
     pub const NAME: &str = "priority_based";
 
-    /// Reads its options.
+    /// Reads its options; see the fields of [`PriorityBased`].
     ///
     /// # Errors
     /// What is wrong with them.
     pub fn parse(pointer: &str, options: Value) -> Result<Self, Vec<FieldError>> {
-        FieldReader::new(pointer, options).finish(Self::default)
+        rules::parse(pointer, options)
+    }
+
+    fn decide(&self, problem: &Problem, budget: &Budget) -> Resolution {
+        let incumbents = Incumbents::of(problem, self);
+        let classes = Classes::of(problem, self, &incumbents);
+        let mut pins: BTreeMap<usize, Pick> = BTreeMap::new();
+        let first = classes.run(&pins, budget);
+        let mut last = None;
+        for round in 0.. {
+            let run = last.as_ref().unwrap_or(&first);
+            let losers = incumbents.outranked(problem, run, &classes);
+            let mut spared: Vec<usize> =
+                losers.into_iter().filter(|&party| incumbents.has_grace(party) && !pins.contains_key(&party)).collect();
+            if spared.is_empty() {
+                break;
+            }
+            if round >= GRACE_ROUNDS {
+                spared = (0..problem.parties().len()).filter(|&party| incumbents.has_grace(party)).collect();
+            }
+            pins.extend(spared.into_iter().filter_map(|party| Some((party, incumbents.held(party)?))));
+            last = Some(classes.run(&pins, budget));
+            if round >= GRACE_ROUNDS {
+                break;
+            }
+        }
+        let run = last.as_ref().unwrap_or(&first);
+        let mut notes: BTreeMap<usize, Note> = BTreeMap::new();
+        for party in incumbents.outranked(problem, run, &classes) {
+            notes.insert(party, incumbents.outranked_note(problem, party, run));
+        }
+        for &party in pins.keys() {
+            notes.insert(party, incumbents.grace_note(problem, party));
+        }
+        if !pins.is_empty() {
+            for party in Incumbents::waiting(problem, &first, run, &classes, &pins) {
+                notes.entry(party).or_insert_with(|| Incumbents::waiting_note(party, &pins, problem));
+            }
+        }
+        let mut resolution = last.unwrap_or(first);
+        resolution.notes = notes;
+        resolution.cut_short = budget.is_over();
+        resolution
     }
 }
 
@@ -31,24 +80,20 @@ impl CoordinationStrategy for PriorityBased {
         Self::NAME
     }
 
-    async fn resolve(&self, problem: &Problem, _: &Budget, _: &dyn Negotiator) -> Result<Resolution, StrategyError> {
-        if let Some(easy) = Resolution::first_choices(problem) {
-            return Ok(easy);
-        }
-        let mut draft = Draft::new(problem);
-        for party in by_priority(problem) {
-            let _ = problem.parties()[party].options().any(|candidate| draft.grant(candidate));
-        }
-        Ok(draft.finish())
+    fn needs(&self) -> Needs {
+        let ageing = self.ageing.map_or(0, |ageing| ageing.cycles as usize * ageing.at_most as usize);
+        Needs { history: ageing.max(self.grace as usize).min(Needs::MAX_HISTORY) }
+    }
+
+    async fn resolve(
+        &self,
+        problem: &Problem,
+        budget: &Budget,
+        _: &dyn Negotiator,
+    ) -> Result<Resolution, StrategyError> {
+        Ok(Resolution::first_choices(problem).unwrap_or_else(|| self.decide(problem, budget)))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conforms() {
-        coredinator_core::conformance::strategy::run(PriorityBased::default);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use std::{
 
 use coredinator_core::{Batch, Key, Precondition, Revision, Store, StoreError};
 use coredinator_registry::store::{SqliteOptions, SqliteStore};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use sqlx::{ConnectOptions, Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tracing::instrument::WithSubscriber;
 
@@ -247,6 +247,29 @@ async fn old_revisions_are_forgotten_by_themselves() {
     );
 }
 
+#[tokio::test]
+async fn large_values_that_change_often_do_not_fill_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.sqlite");
+    let options = || SqliteOptions::default().retained_bytes(1 << 20);
+    let mut grown = Vec::new();
+    // The second time, the weight of what is there already counts.
+    for _ in 0..2 {
+        let store = SqliteStore::open_with(&path, options()).await.unwrap();
+        for number in 0..100_u8 {
+            store.write(put("large", vec![number; 100_000])).await.unwrap();
+        }
+        let status = store.check().await.unwrap();
+        let kept = status.revision.0 - status.compacted.0;
+        assert!((10..=12).contains(&kept), "{kept} revisions of 100 kB are kept");
+        let mut watch = store.watch("", status.compacted).await.unwrap();
+        assert!(matches!(watch.next().await, Some(Ok(change)) if change.revision.0 == status.compacted.0 + 1));
+        store.close().await;
+        grown.push(std::fs::metadata(&path).unwrap().len());
+    }
+    assert!(grown.iter().all(|bytes| *bytes < 4 << 20), "the file has grown to {grown:?} bytes");
+}
+
 /// Writes until there is no room, then checks that nothing acknowledged is lost, and that reads go on.
 async fn fill(store: &SqliteStore) -> usize {
     for number in 0..10_000 {
@@ -331,7 +354,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     let revision = store.write(put("after", "1")).await.unwrap();
     let mut told = Vec::new();
     while told.last() != Some(&revision) {
-        told.push(futures_util::StreamExt::next(&mut changes).await.unwrap().unwrap().revision);
+        told.push(changes.next().await.unwrap().unwrap().revision);
     }
     assert_eq!(told.len(), written + 1, "watchers were told what happened, and nothing else");
     store.close().await;

@@ -169,7 +169,8 @@ impl Tail {
     }
 }
 
-fn weight(change: &Change) -> usize {
+/// What a change weighs: the bytes of its keys and values.
+pub(super) fn weight(change: &Change) -> usize {
     change.entries.iter().map(|(key, value)| key.as_str().len() + value.as_ref().map_or(0, Vec::len)).sum()
 }
 

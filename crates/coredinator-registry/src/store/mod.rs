@@ -16,6 +16,10 @@ pub use sqlite::{SqliteOptions, SqliteStore};
 /// How many of the newest revisions a back end keeps for watchers unless told otherwise.
 pub const DEFAULT_RETAINED_REVISIONS: u64 = 10_000;
 
+/// How many bytes of changes a file keeps for watchers unless told otherwise: values that are large and change often fill
+/// no disk.
+pub const DEFAULT_RETAINED_BYTES: u64 = 64 << 20;
+
 /// The largest value that a back end takes, in bytes.
 pub const MAX_VALUE_BYTES: usize = 4 << 20;
 

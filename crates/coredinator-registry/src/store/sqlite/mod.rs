@@ -7,6 +7,7 @@
 //! - `schema` has the tables and their migrations, `error` tells what SQLite's errors mean to a caller.
 
 mod error;
+mod history;
 mod open;
 mod options;
 mod reader;
@@ -85,7 +86,15 @@ impl SqliteStore {
             Some(reader.clone()),
         ));
         let (commands, inbox) = mpsc::channel(INBOX);
-        let writer = Writer::new(path.clone(), opened.writer, options, inbox, Arc::clone(&feed), Arc::clone(&reader));
+        let writer = Writer::new(
+            path.clone(),
+            opened.writer,
+            options,
+            opened.history,
+            inbox,
+            Arc::clone(&feed),
+            Arc::clone(&reader),
+        );
         tokio::spawn(writer.run());
         Ok(Self { inner: Arc::new(Inner { path, commands, reader, feed }) })
     }

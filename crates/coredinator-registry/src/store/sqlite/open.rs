@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     SqliteOptions,
     error::{classify, damaged, is_locked, is_unfinished},
+    history::History,
     schema::{APPLICATION_ID, MIGRATIONS, VERSION},
 };
 
@@ -30,6 +31,7 @@ pub(super) struct Opened {
     pub(super) readers: SqlitePool,
     pub(super) revision: Revision,
     pub(super) compacted: Revision,
+    pub(super) history: History,
 }
 
 pub(super) async fn open(path: &Path, options: &SqliteOptions) -> Result<Opened, StoreError> {
@@ -54,6 +56,7 @@ pub(super) async fn open(path: &Path, options: &SqliteOptions) -> Result<Opened,
     let meta = sqlx::query("SELECT revision, compacted FROM meta").fetch_one(&mut writer).await.map_err(sqlite)?;
     let number = |column: &str| meta.try_get::<i64, _>(column).map(|n| Revision(n.unsigned_abs())).map_err(sqlite);
     let (revision, compacted) = (number("revision")?, number("compacted")?);
+    let history = History::read(&mut writer).await.map_err(sqlite)?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .min_connections(1)
@@ -64,7 +67,7 @@ pub(super) async fn open(path: &Path, options: &SqliteOptions) -> Result<Opened,
         .connect_with(base(path).read_only(true))
         .await
         .map_err(sqlite)?;
-    Ok(Opened { writer, readers, revision, compacted })
+    Ok(Opened { writer, readers, revision, compacted, history })
 }
 
 fn base(path: &Path) -> SqliteConnectOptions {

@@ -2,13 +2,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use coredinator_core::{SharedClock, SystemClock};
 
-use crate::store::DEFAULT_RETAINED_REVISIONS;
+use crate::store::{DEFAULT_RETAINED_BYTES, DEFAULT_RETAINED_REVISIONS};
 
 /// How a [`SqliteStore`](super::SqliteStore) behaves; the default suits nearly everybody.
 #[derive(Clone)]
 pub struct SqliteOptions {
     pub(super) clock: SharedClock,
     pub(super) retained_revisions: u64,
+    pub(super) retained_bytes: u64,
     pub(super) lock_wait: Duration,
     pub(super) max_pages: Option<u32>,
     pub(super) tail_changes: usize,
@@ -29,6 +30,14 @@ impl SqliteOptions {
     #[must_use]
     pub fn retained_revisions(mut self, revisions: u64) -> Self {
         self.retained_revisions = revisions.max(1);
+        self
+    }
+
+    /// How many bytes of changes are kept for watchers at most, beside the newest one; the fewer of this and
+    /// [`retained_revisions`](Self::retained_revisions) counts. Default: [`DEFAULT_RETAINED_BYTES`].
+    #[must_use]
+    pub fn retained_bytes(mut self, bytes: u64) -> Self {
+        self.retained_bytes = bytes;
         self
     }
 
@@ -63,6 +72,7 @@ impl Default for SqliteOptions {
         Self {
             clock: Arc::new(SystemClock),
             retained_revisions: DEFAULT_RETAINED_REVISIONS,
+            retained_bytes: DEFAULT_RETAINED_BYTES,
             lock_wait: Duration::from_secs(10),
             max_pages: None,
             tail_changes: 1024,
@@ -75,6 +85,7 @@ impl fmt::Debug for SqliteOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteOptions")
             .field("retained_revisions", &self.retained_revisions)
+            .field("retained_bytes", &self.retained_bytes)
             .field("lock_wait", &self.lock_wait)
             .field("max_pages", &self.max_pages)
             .finish_non_exhaustive()

@@ -9,14 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 use coredinator_core::{Batch, Change, Epoch, Key, Lease, LeaseOperation, Revision, StoreError, Timestamp};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::reader::{revision, signed};
+use super::{
+    history::{COMPACTION_STEP, History, Retention},
+    reader::{revision, signed},
+};
 use crate::store::judge::{self, View};
-
-/// How many revisions are forgotten at once. More than what a group adds, so that a backlog shrinks.
-pub(super) const COMPACTION_STEP: u64 = 1024;
-
-/// How many revisions beyond those retained may gather before the oldest are forgotten.
-const COMPACTION_SLACK: u64 = 128;
 
 const BEGIN: &str = "
     BEGIN IMMEDIATE;
@@ -82,7 +79,8 @@ pub(super) async fn carry_out(
     connection: &mut SqliteConnection,
     requests: &[Request<'_>],
     now: Timestamp,
-    retained_revisions: u64,
+    history: &History,
+    keep: Retention,
 ) -> Result<Committed, sqlx::Error> {
     let mut state = begin(connection, requests).await?;
     let answers = requests.iter().map(|request| state.judge(request, now)).collect();
@@ -90,16 +88,9 @@ pub(super) async fn carry_out(
         sqlx::query("ROLLBACK").execute(&mut *connection).await?;
         return Ok(Committed { answers, changes: Vec::new(), compacted: state.compacted });
     }
-    let forget = due(state.revision, state.compacted, retained_revisions);
+    let forget = history.due(state.revision, state.compacted, keep);
     commit(connection, &state, forget).await?;
     Ok(Committed { answers, changes: state.changes, compacted: forget.unwrap_or(state.compacted) })
-}
-
-/// Up to where changes should be forgotten now, a bounded step at a time.
-fn due(newest: Revision, compacted: Revision, retained: u64) -> Option<Revision> {
-    let keep_from = newest.0.saturating_sub(retained);
-    let excess = keep_from.saturating_sub(compacted.0);
-    (excess >= COMPACTION_SLACK).then(|| Revision(keep_from.min(compacted.0 + COMPACTION_STEP)))
 }
 
 /// What the verdicts depend on, kept up to date as the group goes on.

@@ -16,6 +16,7 @@ use tokio::{
 use super::{
     SqliteOptions,
     error::{classify, is_full, is_locked},
+    history::{History, Retention},
     open::{Patience, connect_writer},
     reader::Reader,
     transaction::{self, Answer, Committed, Request},
@@ -59,6 +60,7 @@ pub(super) struct Writer {
     /// `None` after an error that may have left it in an unknown state.
     connection: Option<SqliteConnection>,
     options: SqliteOptions,
+    history: History,
     inbox: mpsc::Receiver<Command>,
     feed: Arc<Feed>,
     reader: Arc<Reader>,
@@ -122,11 +124,12 @@ impl Writer {
         path: PathBuf,
         connection: SqliteConnection,
         options: SqliteOptions,
+        history: History,
         inbox: mpsc::Receiver<Command>,
         feed: Arc<Feed>,
         reader: Arc<Reader>,
     ) -> Self {
-        Self { path, connection: Some(connection), options, inbox, feed, reader }
+        Self { path, connection: Some(connection), options, history, inbox, feed, reader }
     }
 
     pub(super) async fn run(mut self) {
@@ -212,16 +215,20 @@ impl Writer {
                 Err(error) => self.recover(&mut patience, error).await?,
             }
         };
+        self.history.add(&committed.changes);
         self.feed.publish(committed.changes);
         if committed.compacted > self.feed.compacted() {
+            self.history.forget(committed.compacted);
             self.feed.compact(committed.compacted);
         }
         Ok(committed.answers)
     }
 
     async fn try_commit(&mut self, requests: &[Request<'_>]) -> Result<Committed, sqlx::Error> {
-        let (now, retained) = (self.options.clock.now(), self.options.retained_revisions);
-        transaction::carry_out(self.connection().await?, requests, now, retained).await
+        let now = self.options.clock.now();
+        let keep = Retention { revisions: self.options.retained_revisions, bytes: self.options.retained_bytes };
+        let connection = connected(&mut self.connection, &self.path, &self.options).await?;
+        transaction::carry_out(connection, requests, now, &self.history, keep).await
     }
 
     async fn compact(&mut self, up_to: Revision) -> Result<(Revision, Revision), StoreError> {
@@ -229,6 +236,7 @@ impl Writer {
         loop {
             match self.try_compact(up_to).await {
                 Ok((compacted, newest)) => {
+                    self.history.forget(compacted);
                     self.feed.compact(compacted);
                     return Ok((compacted, newest));
                 }
@@ -238,7 +246,7 @@ impl Writer {
     }
 
     async fn try_compact(&mut self, up_to: Revision) -> Result<(Revision, Revision), sqlx::Error> {
-        transaction::forget(self.connection().await?, up_to).await
+        transaction::forget(connected(&mut self.connection, &self.path, &self.options).await?, up_to).await
     }
 
     async fn check(&mut self) -> Result<Duration, StoreError> {
@@ -253,16 +261,7 @@ impl Writer {
     }
 
     async fn try_check(&mut self) -> Result<(), sqlx::Error> {
-        transaction::round_trip(self.connection().await?).await
-    }
-
-    /// The connection, made anew if the last one failed.
-    async fn connection(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => connect_writer(&self.path, &self.options, false).await?,
-        };
-        Ok(self.connection.insert(connection))
+        transaction::round_trip(connected(&mut self.connection, &self.path, &self.options).await?).await
     }
 
     /// Makes the connection fit for another attempt; returns once that is worth making, or the error if it is not.
@@ -281,4 +280,17 @@ impl Writer {
         }
         patience.get_or_insert_with(|| Patience::new(&self.path, self.options.lock_wait)).wait(error).await
     }
+}
+
+/// The connection, made anew if the last one failed.
+async fn connected<'c>(
+    connection: &'c mut Option<SqliteConnection>,
+    path: &Path,
+    options: &SqliteOptions,
+) -> Result<&'c mut SqliteConnection, sqlx::Error> {
+    let ready = match connection.take() {
+        Some(ready) => ready,
+        None => connect_writer(path, options, false).await?,
+    };
+    Ok(connection.insert(ready))
 }

@@ -123,7 +123,7 @@ pub fn table(cases: &[Case]) -> String {
             .collect::<Vec<_>>();
         let _ = writeln!(
             table,
-            "| {} | **{}** | {:.0} % | {} | {} | {:.3} | {} | {:.0} | {:.1} % |",
+            "| {} | **{}** | {:.0} % | {} | {} | {:.3} | {} | {:.0} | {} |",
             case.name,
             case.spread(|run| run.on_spec).told(1),
             case.spread(|run| run.on_spec_share).median * 100.0,
@@ -132,7 +132,11 @@ pub fn table(cases: &[Case]) -> String {
             case.spread(Case::fairness).median,
             content.join(", "),
             case.spread(|run| run.conflicts).median,
-            case.spread(|run| run.denied).median * 100.0,
+            if case.coordinated {
+                format!("{:.1} %", case.spread(|run| run.denied).median * 100.0)
+            } else {
+                "-".to_owned()
+            },
         );
     }
     table

@@ -123,6 +123,9 @@ fn is_shed(party: &Party, pick: Pick) -> bool {
 /// The final value of each variable that anybody claims.
 fn settle(problem: &Problem, resolution: &Resolution) -> Vec<Option<f64>> {
     let mut claims: Vec<Vec<(usize, &PlacedClaim)>> = vec![Vec::new(); problem.variables().len()];
+    let wish = |party: usize, claim: &PlacedClaim| {
+        resolution.chosen(problem, party).map_or(claim.value, |(candidate, _)| problem.wish(candidate, claim))
+    };
     for party in 0..problem.parties().len() {
         if let Some((candidate, _)) = resolution.chosen(problem, party) {
             problem.claims(candidate).iter().for_each(|claim| claims[claim.variable].push((party, claim)));
@@ -138,7 +141,7 @@ fn settle(problem: &Problem, resolution: &Resolution) -> Vec<Option<f64>> {
         let hard: Vec<_> = claims.iter().copied().filter(|(_, claim)| !claim.soft).collect();
         let claims = if hard.is_empty() { claims } else { hard };
         let wish = match problem.variables()[at].on_conflict {
-            OnConflict::Blend if claims.iter().any(|(_, claim)| !claim.soft) => weighted_mean(problem, &claims)?,
+            OnConflict::Blend if claims.iter().any(|(_, claim)| !claim.soft) => weighted_mean(problem, &claims, wish)?,
             _ => {
                 let rank = |&&(party, _): &&(usize, &PlacedClaim)| {
                     (problem.parties()[party].agent.priority, std::cmp::Reverse(party))
@@ -153,10 +156,14 @@ fn settle(problem: &Problem, resolution: &Resolution) -> Vec<Option<f64>> {
     claims.into_iter().enumerate().map(settle).collect()
 }
 
-fn weighted_mean(problem: &Problem, claims: &[(usize, &PlacedClaim)]) -> Option<f64> {
+fn weighted_mean(
+    problem: &Problem,
+    claims: &[(usize, &PlacedClaim)],
+    wish: impl Fn(usize, &PlacedClaim) -> f64,
+) -> Option<f64> {
     let weight = |&(party, claim): &(usize, &PlacedClaim)| problem.parties()[party].agent.weight * claim.weight;
     let total: f64 = claims.iter().map(weight).sum();
-    let sum: f64 = claims.iter().map(|entry| weight(entry) * entry.1.value).sum();
+    let sum: f64 = claims.iter().map(|entry| weight(entry) * wish(entry.0, entry.1)).sum();
     (total > 0.0).then(|| sum / total)
 }
 
@@ -331,4 +338,29 @@ fn loosest_bound(problem: &Problem) -> f64 {
         party.agent.weight * utilities.fold(f64::NEG_INFINITY, f64::max).max(0.0)
     };
     problem.parties().iter().map(best).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_blend_is_pulled_by_wishes_from_beyond_its_limits() {
+        let claim = |id: &str, value: f64, weight: f64| {
+            json!({"agent_id": id, "options": [{"id": "o", "utility": 1.0,
+                "claims": {"t": {"value": value, "weight": weight}}}]})
+        };
+        let document = json!({
+            "variables": [{"name": "t", "min": 0.0, "max": 70.0, "on_conflict": "blend"}],
+            "agents": [{"agent_id": "a"}, {"agent_id": "b"}],
+            "intentions": [claim("a", 60.0, 1.0), claim("b", 80.0, 3.0)],
+        });
+        let problem = Problem::new(serde_json::from_value(document).unwrap()).unwrap();
+        let pick = |party: usize| Pick::Option { candidate: problem.parties()[party].options().start, fraction: 1.0 };
+        let resolution = Resolution { picks: vec![pick(0), pick(1)], ..Resolution::default() };
+        // The weighted mean of what is wanted is 75; of what there could be it would be 67.5.
+        assert_eq!(settle(&problem, &resolution), [Some(70.0)]);
+    }
 }

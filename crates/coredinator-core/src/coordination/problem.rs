@@ -283,6 +283,15 @@ impl Problem {
         &self.tables.claims[from..to]
     }
 
+    /// The value that a candidate's claim was written with, wherever the variable can be. A blend is pulled by it from beyond
+    /// the limits too.
+    #[must_use]
+    pub fn wish(&self, candidate: usize, claim: &PlacedClaim) -> f64 {
+        let name = self.document.variables[claim.variable].name.as_str();
+        let written = self.option(candidate).and_then(|option| option.claims.get(name));
+        written.map_or(claim.value, |written| written.value)
+    }
+
     /// What a candidate pushes, by variable.
     #[must_use]
     pub fn pushes(&self, candidate: usize) -> &[Push] {

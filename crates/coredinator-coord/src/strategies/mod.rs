@@ -1,7 +1,10 @@
 //! How conflicts are resolved: one strategy a file, and the [catalogue](Strategies) that makes them by name.
 
 mod catalogue;
+mod consensus;
 mod priority_based;
+mod shares;
 
 pub use catalogue::Strategies;
+pub use consensus::Consensus;
 pub use priority_based::{Ageing, PriorityBased, WhenItDoesNotFit};

@@ -9,7 +9,7 @@ use coredinator_core::{
 };
 use serde_json::{Map, Value};
 
-use super::{Consensus, PriorityBased};
+use super::{Consensus, PriorityBased, ResourceBased};
 
 /// Makes a strategy from its options, found at a pointer of a document.
 type Maker = Arc<dyn Fn(&str, Value) -> Result<Arc<dyn CoordinationStrategy>, Vec<FieldError>> + Send + Sync>;
@@ -33,6 +33,7 @@ impl Strategies {
         Self { makers: BTreeMap::new() }
             .with_maker(Consensus::NAME, |pointer, options| Ok(Arc::new(Consensus::parse(pointer, options)?)))
             .with_maker(PriorityBased::NAME, |pointer, options| Ok(Arc::new(PriorityBased::parse(pointer, options)?)))
+            .with_maker(ResourceBased::NAME, |pointer, options| Ok(Arc::new(ResourceBased::parse(pointer, options)?)))
     }
 
     /// With a strategy that has no options, by its own name; one of that name is replaced.

@@ -3,8 +3,10 @@
 mod catalogue;
 mod consensus;
 mod priority_based;
+mod resource_based;
 mod shares;
 
 pub use catalogue::Strategies;
 pub use consensus::Consensus;
 pub use priority_based::{Ageing, PriorityBased, WhenItDoesNotFit};
+pub use resource_based::ResourceBased;

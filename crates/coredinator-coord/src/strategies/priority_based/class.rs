@@ -182,7 +182,7 @@ impl Passage<'_> {
                 let exclusive = problem.variables()[claim.variable].on_conflict == OnConflict::Exclusive;
                 let (sum, total) = wishes.entry(claim.variable).or_default();
                 if !exclusive || *total == 0.0 {
-                    (*sum, *total) = (*sum + weight * claim.value, *total + weight);
+                    (*sum, *total) = (*sum + weight * problem.wish(candidate, claim), *total + weight);
                 }
             }
         }

@@ -1,0 +1,341 @@
+//! Progressive filling, from event to event.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use coredinator_core::coordination::{Budget, Draft, Pick, Presence, Problem, Resolution, TOLERANCE};
+
+use super::supply::Supply;
+
+/// How often all are asked again when something was given back.
+const PASSES: usize = 4;
+
+/// After how many events the clock is looked at.
+const BETWEEN_LOOKS: usize = 256;
+
+/// Shares below this are none: what takes no more is of no weight to anybody.
+const NO_SHARE: f64 = 1e-300;
+
+/// All shares under way.
+///
+/// The draft holds what has been chosen, elastic options in the fraction in which they began; how far these have grown is
+/// in `takers`, and what is left in `supplies`.
+pub(super) struct Filling<'p> {
+    problem: &'p Problem,
+    draft: Draft<'p>,
+    takers: Vec<Taker>,
+    supplies: Vec<Supply>,
+    /// Of each resource, who has grown on it, in this pass.
+    growers: Vec<Vec<usize>>,
+    events: BinaryHeap<Reverse<Event>>,
+    /// The weighted dominant share that all that grow have.
+    level: f64,
+    given_back: bool,
+}
+
+/// How far a party has come.
+#[derive(Debug, Default)]
+struct Taker {
+    chosen: Option<usize>,
+    fraction: f64,
+    /// The fraction that it gains for each unit of the level; 0: it does not grow.
+    rate: f64,
+    /// Its options, the most modest first, and how many of them have had their turn.
+    options: Vec<usize>,
+    tried: usize,
+}
+
+/// Something that happens at a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Event {
+    /// The level, rounded so that ties are ties in whatever units.
+    at: u64,
+    what: What,
+    /// The exact level, as bits.
+    level: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    /// A party has all of its option.
+    Whole(usize),
+    /// Nothing is left of a resource, if it is still as in this version.
+    UsedUp(usize, u64),
+    /// A party begins to grow.
+    Grow(usize),
+    /// It is a party's turn; the higher priority first.
+    Turn(Reverse<i32>, usize),
+}
+
+impl<'p> Filling<'p> {
+    pub(super) fn new(problem: &'p Problem) -> Self {
+        let draft = Draft::new(problem);
+        let mut filling = Self {
+            problem,
+            supplies: draft.left().iter().map(|&left| Supply::new(left)).collect(),
+            growers: vec![Vec::new(); problem.resources().len()],
+            takers: Vec::with_capacity(problem.parties().len()),
+            events: BinaryHeap::new(),
+            level: 0.0,
+            given_back: false,
+            draft,
+        };
+        for (party, of) in problem.parties().iter().enumerate() {
+            let (chosen, fraction) = match filling.draft.pick(party) {
+                Pick::Option { candidate, fraction } => (Some(candidate), fraction),
+                Pick::Fallback => (of.fallback(), 1.0),
+                Pick::Held | Pick::Nothing => (None, 1.0),
+            };
+            let mut options: Vec<(u64, usize)> = of
+                .options()
+                .filter(|&at| problem.candidates()[at].possible)
+                .map(|at| (rank(filling.share(at) * problem.candidates()[at].min_fraction()), at))
+                .collect();
+            options.sort_unstable();
+            let options = options.into_iter().map(|(_, at)| at).collect();
+            filling.takers.push(Taker { chosen, fraction, options, ..Taker::default() });
+        }
+        filling
+    }
+
+    pub(super) fn run(mut self, budget: &Budget) -> Resolution {
+        for _ in 0..PASSES {
+            self.given_back = false;
+            self.begin();
+            let mut events = 0_usize;
+            while let Some(Reverse(event)) = self.events.pop() {
+                if events.is_multiple_of(BETWEEN_LOOKS) && budget.is_over() {
+                    self.events.clear();
+                    break;
+                }
+                events += 1;
+                self.happen(event);
+            }
+            for party in 0..self.takers.len() {
+                self.stop(party);
+            }
+            if !self.given_back || budget.is_over() {
+                break;
+            }
+        }
+        self.finish()
+    }
+
+    /// Everyone gets its turn from where it stands.
+    fn begin(&mut self) {
+        // Where nothing grows, what is left is the same at each level.
+        self.supplies.iter_mut().for_each(|supply| *supply = Supply::new(supply.left(self.level)));
+        self.growers.iter_mut().for_each(Vec::clear);
+        self.level = 0.0;
+        for party in 0..self.takers.len() {
+            if self.problem.parties()[party].presence == Presence::Active {
+                self.takers[party].tried = 0;
+                let level = self.standing(party);
+                self.schedule(level, if self.is_growable(party) { What::Grow(party) } else { self.turn(party) });
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        self.level = self.level.max(f64::from_bits(event.level));
+        match event.what {
+            What::Whole(party) => {
+                if self.takers[party].rate > 0.0 && f64::from_bits(event.level) >= self.whole_at(party) {
+                    self.stop(party);
+                    self.takers[party].fraction = 1.0;
+                    self.schedule(self.level, self.turn(party));
+                }
+            }
+            What::UsedUp(resource, version) => {
+                if self.supplies[resource].version() == version {
+                    for party in std::mem::take(&mut self.growers[resource]) {
+                        if self.takers[party].rate > 0.0 && self.demand(party, resource) > 0.0 {
+                            self.stop(party);
+                            self.schedule(self.level, self.turn(party));
+                        }
+                    }
+                }
+            }
+            What::Grow(party) => self.grow(party),
+            What::Turn(_, party) => self.move_on(party),
+        }
+    }
+
+    /// Moves a party to the next of its options that fits.
+    fn move_on(&mut self, party: usize) {
+        let own = self.problem.parties()[party].options();
+        while let Some(&candidate) = self.takers[party].options.get(self.takers[party].tried) {
+            self.takers[party].tried += 1;
+            let has = self.takers[party].chosen.filter(|has| own.contains(has));
+            if has.is_some_and(|has| has <= candidate) {
+                continue;
+            }
+            let grown = self.takers[party].fraction;
+            if let Some(fraction) = self.fitting(party, candidate)
+                && self.draft.set(party, Pick::Option { candidate, fraction })
+            {
+                self.exchange(party, (candidate, fraction), grown);
+                let level = self.standing(party).max(self.level);
+                self.schedule(level, if self.is_growable(party) { What::Grow(party) } else { self.turn(party) });
+                return;
+            }
+        }
+    }
+
+    /// The fraction in which a party begins with an option, if there is room for it: as much as its share is now, or as
+    /// near to that as it can have.
+    fn fitting(&self, party: usize, candidate: usize) -> Option<f64> {
+        if !self.draft.agrees(candidate) {
+            return None;
+        }
+        let of = &self.problem.candidates()[candidate];
+        let least = of.min_fraction();
+        let share = self.share(candidate);
+        let level = self.level * self.problem.parties()[party].agent.weight;
+        let mut fraction = if share * least >= level || share <= NO_SHARE { least } else { (level / share).min(1.0) };
+        if share <= NO_SHARE {
+            fraction = 1.0;
+        }
+        for demand in self.problem.demands(candidate) {
+            let left = self.supplies[demand.resource].left(self.level) + self.taken(party, demand.resource);
+            let slack = self.problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
+            if demand.amount * fraction > left + slack {
+                fraction = left.max(0.0) / demand.amount;
+            }
+        }
+        (fraction >= least).then_some(fraction)
+    }
+
+    /// Books a party's move from what it has grown to to a fraction of a candidate.
+    fn exchange(&mut self, party: usize, (candidate, fraction): (usize, f64), grown: f64) {
+        let problem = self.problem;
+        let before = self.takers[party].chosen;
+        for demand in before.into_iter().flat_map(|before| problem.demands(before)) {
+            self.supplies[demand.resource].take(self.level, -demand.amount * grown);
+        }
+        for demand in problem.demands(candidate) {
+            self.supplies[demand.resource].take(self.level, demand.amount * fraction);
+        }
+        let less = |before: usize| {
+            let kept = |resource: usize| problem.demands(candidate).iter().find(|demand| demand.resource == resource);
+            !problem.pushes(before).is_empty()
+                || problem.claims(before).iter().any(|claim| !claim.soft)
+                || problem
+                    .demands(before)
+                    .iter()
+                    .any(|demand| kept(demand.resource).is_none_or(|now| now.amount * fraction < demand.amount * grown))
+        };
+        self.given_back |= before.is_some_and(less);
+        self.takers[party].chosen = Some(candidate);
+        self.takers[party].fraction = fraction;
+        for demand in before.into_iter().chain([candidate]).flat_map(|at| problem.demands(at)) {
+            self.foresee(demand.resource);
+        }
+    }
+
+    /// Lets a party grow.
+    fn grow(&mut self, party: usize) {
+        if rank(self.standing(party)) < rank(self.level) {
+            // There was not even room for as much as the others have: what it needs is used up.
+            self.schedule(self.level, self.turn(party));
+            return;
+        }
+        let Some(candidate) = self.takers[party].chosen else { return };
+        // What it stands at and the level may differ by rounding: it grows from here to where it would be.
+        let rate = self.problem.parties()[party].agent.weight / self.share(candidate);
+        self.takers[party].rate = rate;
+        for demand in self.problem.demands(candidate) {
+            let behind = (rate * self.level - self.takers[party].fraction) * demand.amount;
+            self.supplies[demand.resource].take(self.level, behind);
+            self.supplies[demand.resource].grow(self.level, rate * demand.amount);
+            self.growers[demand.resource].push(party);
+            self.foresee(demand.resource);
+        }
+        self.schedule(self.whole_at(party), What::Whole(party));
+    }
+
+    /// Ends a party's growing, at the level of now.
+    fn stop(&mut self, party: usize) {
+        let Taker { chosen: Some(candidate), rate, .. } = self.takers[party] else { return };
+        if rate > 0.0 {
+            let fraction = (rate * self.level).min(1.0);
+            self.takers[party].fraction = fraction;
+            self.takers[party].rate = 0.0;
+            for demand in self.problem.demands(candidate) {
+                self.supplies[demand.resource].stop(self.level, rate * demand.amount);
+                self.foresee(demand.resource);
+            }
+        }
+    }
+
+    /// Tells when a resource will be used up, as things stand.
+    fn foresee(&mut self, resource: usize) {
+        if let Some((level, version)) = self.supplies[resource].ends_at() {
+            self.schedule(level, What::UsedUp(resource, version));
+        }
+    }
+
+    fn schedule(&mut self, level: f64, what: What) {
+        self.events.push(Reverse(Event { at: rank(level), what, level: level.to_bits() }));
+    }
+
+    fn turn(&self, party: usize) -> What {
+        What::Turn(Reverse(self.problem.parties()[party].agent.priority), party)
+    }
+
+    /// Whether a party has an elastic option that is not whole.
+    fn is_growable(&self, party: usize) -> bool {
+        let Taker { chosen: Some(candidate), fraction, .. } = self.takers[party] else { return false };
+        let of = &self.problem.candidates()[candidate];
+        of.elastic.is_some() && fraction < 1.0 && self.share(candidate) > NO_SHARE
+    }
+
+    /// The level at which a party that grows has all of its option.
+    fn whole_at(&self, party: usize) -> f64 {
+        1.0 / self.takers[party].rate
+    }
+
+    /// A party's weighted dominant share.
+    fn standing(&self, party: usize) -> f64 {
+        let taker = &self.takers[party];
+        let share = taker.chosen.map_or(0.0, |candidate| self.share(candidate) * taker.fraction);
+        share / self.problem.parties()[party].agent.weight
+    }
+
+    /// The largest share that a candidate takes of anything, in full.
+    fn share(&self, candidate: usize) -> f64 {
+        let share = |demand: &coredinator_core::coordination::Demand| {
+            demand.amount / self.problem.available()[demand.resource].max(demand.amount * 1e-15)
+        };
+        self.problem.demands(candidate).iter().map(share).fold(0.0, f64::max)
+    }
+
+    /// How much a party takes of a resource in full.
+    fn demand(&self, party: usize, resource: usize) -> f64 {
+        let demands = self.takers[party].chosen.into_iter().flat_map(|candidate| self.problem.demands(candidate));
+        demands.filter(|demand| demand.resource == resource).map(|demand| demand.amount).sum()
+    }
+
+    /// How much a party that does not grow has of a resource.
+    fn taken(&self, party: usize, resource: usize) -> f64 {
+        self.demand(party, resource) * self.takers[party].fraction
+    }
+
+    /// Writes down how far what is elastic has grown.
+    fn finish(mut self) -> Resolution {
+        for party in 0..self.takers.len() {
+            let Taker { chosen: Some(candidate), fraction, .. } = self.takers[party] else { continue };
+            if let (Pick::Option { fraction: begun, .. }, Some(largest)) =
+                (self.draft.pick(party), self.draft.largest_fraction(candidate))
+                && fraction.min(largest) > begun
+            {
+                self.draft.set(party, Pick::Option { candidate, fraction: fraction.min(largest) });
+            }
+        }
+        self.draft.finish()
+    }
+}
+
+/// A level (0 or more) in the order of numbers, to forty binary digits: what differs by rounding alone is the same.
+fn rank(level: f64) -> u64 {
+    (level.to_bits() + (1 << 11)) >> 12
+}

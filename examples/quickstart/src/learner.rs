@@ -145,6 +145,14 @@ impl Learner {
         self.last.zip(self.first)
     }
 
+    /// What it foresees of its tank. `None`: it has not learned enough to be believed.
+    #[must_use]
+    pub fn forecast(&self) -> Option<Forecast> {
+        let [inlet, steam, rest] = self.weights;
+        let believed = self.trust() >= 1.0 && steam > LEAST_EFFECT && inlet > LEAST_EFFECT;
+        believed.then_some(Forecast { inlet, steam, rest })
+    }
+
     /// How far it trusts its model, 0 to 1.
     #[must_use]
     pub fn trust(&self) -> f64 {
@@ -233,6 +241,39 @@ impl Learner {
         self.last = Some(episode);
         self.first = self.first.or(Some(episode));
         Some(episode)
+    }
+}
+
+/// What a learner foresees, by what it has learned at the present flow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forecast {
+    inlet: f64,
+    steam: f64,
+    rest: f64,
+}
+
+impl Forecast {
+    /// The temperature of the tank after some time with this much steam, in t/h, if `flow` times as much flowed through it as
+    /// does now.
+    #[must_use]
+    pub fn temperature(&self, now: &Observation, steam: f64, flow: f64, after_s: f64) -> f64 {
+        let (pull, kept) = self.pull(flow, after_s);
+        let settled = now.inlet_temperature + (self.steam * steam / 10.0 + self.rest) / pull;
+        settled + (now.temperature - settled) * kept
+    }
+
+    /// The steam, in t/h, that brings the tank to a temperature in this time. Below 0: it would have to be cooled.
+    #[must_use]
+    pub fn steam(&self, now: &Observation, temperature: f64, flow: f64, after_s: f64) -> f64 {
+        let (pull, kept) = self.pull(flow, after_s);
+        let settled = (temperature - now.temperature * kept) / (1.0 - kept);
+        ((settled - now.inlet_temperature) * pull - self.rest) / self.steam * 10.0
+    }
+
+    /// How strongly the inlet pulls the temperature, in °C/min per °C, and how much of a distance is left after some time.
+    fn pull(&self, flow: f64, after_s: f64) -> (f64, f64) {
+        let pull = self.inlet * flow.max(0.01) / 50.0;
+        (pull, (-pull * after_s.max(1.0) / 60.0).exp())
     }
 }
 

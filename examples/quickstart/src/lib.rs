@@ -1,5 +1,5 @@
 //! The quickstart: a small simulated plant (`coreio`), its learning controllers (`corerl`), and coredinator keeping them
-//! alive. `plant`, `tank`, `boiler` and `learner` are pure and synchronous; `coreio` and `corerl` put them on HTTP.
+//! alive. `plant`, `tank`, `boiler`, `learner` and `wish` are pure and synchronous; `coreio` and `corerl` put them on HTTP.
 
 pub mod action;
 pub mod boiler;
@@ -12,3 +12,4 @@ pub mod problem;
 pub mod serve;
 pub mod state_file;
 pub mod tank;
+pub mod wish;

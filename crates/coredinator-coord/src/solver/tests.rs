@@ -1,0 +1,202 @@
+//! Small problems against all choices there are.
+
+use std::sync::Arc;
+
+use coredinator_core::coordination::{
+    ActionOption, Agent, AgentId, Budget, Claim, Draft, Fallback, Intention, OnConflict, Pick, Problem,
+    ProblemDocument, Resource, ResourceKind, Variable,
+};
+use proptest::prelude::*;
+
+use super::{Scope, Solution, solve};
+
+fn resource(name: String, capacity: f64) -> Resource {
+    Resource { name, capacity, unit: String::new(), reserve: 0.0, kind: ResourceKind::Divisible }
+}
+
+fn variable(name: String, on_conflict: OnConflict) -> Variable {
+    let (min, max, tolerance) = (0.0, 10.0, 1.0);
+    Variable {
+        name,
+        unit: String::new(),
+        min,
+        max,
+        max_rate: None,
+        current: None,
+        default: None,
+        tolerance,
+        on_conflict,
+    }
+}
+
+/// The demands of two resources (0: none), a claim on a variable, a push, the utility.
+type RawOption = ((u8, u8), Option<(bool, u8, Option<u8>)>, Option<(bool, i8)>, i8);
+
+#[derive(Debug, Clone)]
+struct RawAgent {
+    priority: i32,
+    weight: u8,
+    /// Whether it has a fallback, and its demand.
+    fallback: Option<u8>,
+    disagreement: i8,
+    options: Vec<RawOption>,
+}
+
+fn raw_option() -> impl Strategy<Value = RawOption> {
+    let claim = proptest::option::weighted(0.3, (any::<bool>(), 0_u8..10, proptest::option::of(0_u8..4)));
+    let push = proptest::option::weighted(0.2, (any::<bool>(), -4_i8..5));
+    ((0_u8..6, 0_u8..6), claim, push, -2_i8..20)
+}
+
+fn raw_agent() -> impl Strategy<Value = RawAgent> {
+    let fallback = proptest::option::weighted(0.7, 0_u8..3);
+    (0..3, 1_u8..4, fallback, -2_i8..4, proptest::collection::vec(raw_option(), 1..5)).prop_map(
+        |(priority, weight, fallback, disagreement, options)| RawAgent {
+            priority,
+            weight,
+            fallback,
+            disagreement,
+            options,
+        },
+    )
+}
+
+fn option(id: usize, raw: &RawOption) -> ActionOption {
+    let &((steam, power), claim, push, utility) = raw;
+    let name = |second: bool| if second { "w" } else { "v" }.to_owned();
+    let placed = |(second, value, span): (bool, u8, Option<u8>)| {
+        let value = f64::from(value);
+        let span = span.map(f64::from);
+        (name(second), Claim { value, min: span.map(|by| value - by), max: span.map(|by| value + by), weight: 1.0 })
+    };
+    ActionOption {
+        id: format!("o{id}"),
+        action: serde_json::Value::Null,
+        demands: [("power".to_owned(), f64::from(power)), ("steam".to_owned(), f64::from(steam))].into(),
+        claims: claim.map(placed).into_iter().collect(),
+        effects: push.map(|(second, strength)| (name(second), f64::from(strength))).into_iter().collect(),
+        utility: f64::from(utility),
+        elastic: None,
+    }
+}
+
+fn problem(raw: &[RawAgent], capacities: (f64, f64)) -> Problem {
+    let id = |at: usize| AgentId::new(&format!("a{at}")).unwrap();
+    let agents = raw.iter().enumerate().map(|(at, raw)| {
+        let fallback = raw.fallback.map(|demand| match demand {
+            0 => Fallback::Release,
+            demand => Fallback::Option(Box::new(option(9, &((demand, 0), None, None, 0)))),
+        });
+        Arc::new(Agent { priority: raw.priority, weight: f64::from(raw.weight), fallback, ..Agent::new(id(at)) })
+    });
+    let intentions = raw.iter().enumerate().map(|(at, raw)| {
+        let options = raw.options.iter().enumerate().map(|(id, raw)| option(id, raw)).collect();
+        let (agent_id, disagreement) = (id(at), f64::from(raw.disagreement));
+        Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement, options })
+    });
+    let document = ProblemDocument {
+        resources: vec![resource("power".to_owned(), capacities.0), resource("steam".to_owned(), capacities.1)],
+        variables: vec![variable("v".to_owned(), OnConflict::Exclusive), variable("w".to_owned(), OnConflict::Blend)],
+        agents: agents.collect(),
+        intentions: intentions.collect(),
+        ..serde_json::from_str(r#"{"agents": []}"#).unwrap()
+    };
+    Problem::new(document).unwrap()
+}
+
+/// What is best among all choices: who is shed (by the sum of 10 to the priority), and the value.
+fn best_of_all(problem: &Problem) -> (f64, f64) {
+    fn go(draft: &Draft<'_>, party: usize, shed: f64, value: f64, best: &mut (f64, f64)) {
+        let problem = draft.problem();
+        let Some(of) = problem.parties().get(party) else {
+            if shed < best.0 || (shed == best.0 && value > best.1) {
+                *best = (shed, value);
+            }
+            return;
+        };
+        for candidate in of.options().chain(of.fallback()) {
+            let mut next = draft.clone();
+            let pick = match of.fallback() {
+                Some(fallback) if fallback == candidate => Pick::Fallback,
+                _ => Pick::Option { candidate, fraction: 1.0 },
+            };
+            if next.set(party, pick) {
+                go(&next, party + 1, shed, value + of.agent.weight * problem.candidates()[candidate].utility, best);
+            }
+        }
+        go(draft, party + 1, shed + 10_f64.powi(of.agent.priority), value, best);
+    }
+    let mut draft = Draft::new(problem);
+    for party in 0..problem.parties().len() {
+        assert!(draft.set(party, Pick::Nothing));
+    }
+    let mut best = (f64::INFINITY, f64::NEG_INFINITY);
+    go(&draft, 0, 0.0, 0.0, &mut best);
+    best
+}
+
+/// Whether all picks fit together, who is shed (as above), and the value.
+fn judged(problem: &Problem, solution: &Solution) -> (f64, f64) {
+    let mut draft = Draft::new(problem);
+    for party in 0..problem.parties().len() {
+        assert!(draft.set(party, Pick::Nothing));
+    }
+    let (mut shed, mut value) = (0.0, 0.0);
+    for &(party, pick) in &solution.picks {
+        assert!(draft.set(party, pick), "{pick:?} of {party} does not fit");
+        let agent = &problem.parties()[party].agent;
+        match pick {
+            Pick::Nothing => shed += 10_f64.powi(agent.priority),
+            Pick::Option { candidate, fraction } => {
+                value += agent.weight * problem.candidates()[candidate].utility_at(fraction);
+            }
+            _ => {
+                value += problem.parties()[party]
+                    .fallback()
+                    .map_or(0.0, |at| agent.weight * problem.candidates()[at].utility)
+            }
+        }
+    }
+    assert!((value - solution.value).abs() < 1e-9, "{value} is said to be {}", solution.value);
+    (shed, value)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_better_than_what_is_optimal(
+        raw in proptest::collection::vec(raw_agent(), 1..6),
+        capacities in (0_u8..16, 0_u8..16),
+    ) {
+        let problem = problem(&raw, (f64::from(capacities.0), f64::from(capacities.1)));
+        let solution = solve(&Scope::whole(&problem), None, &Budget::default());
+        let (shed, value) = judged(&problem, &solution);
+        let best = best_of_all(&problem);
+        prop_assert_eq!(shed, best.0);
+        prop_assert!(solution.optimal);
+        prop_assert!((value - best.1).abs() < 1e-9, "{} instead of {}", value, best.1);
+        prop_assert!(solution.bound >= best.1 - 1e-9 && solution.bound <= best.1 + 1e-9);
+    }
+
+    #[test]
+    fn a_scope_leaves_all_others_what_they_have(
+        raw in proptest::collection::vec(raw_agent(), 2..7),
+        capacities in (0_u8..16, 0_u8..16),
+        chosen in proptest::collection::vec(any::<bool>(), 7),
+        steps in 0_u64..300,
+    ) {
+        let problem = problem(&raw, (f64::from(capacities.0), f64::from(capacities.1)));
+        let mut draft = Draft::new(&problem);
+        let inside: Vec<usize> = (0..raw.len()).filter(|&party| chosen[party]).collect();
+        for &party in &inside {
+            prop_assert!(draft.set(party, Pick::Nothing));
+        }
+        let solution = solve(&Scope::around(&draft, inside.iter().copied()), Some(steps), &Budget::default());
+        prop_assert_eq!(solution.picks.iter().map(|&(party, _)| party).collect::<Vec<_>>(), inside);
+        prop_assert!(solution.bound >= solution.value);
+        for (party, pick) in solution.picks {
+            prop_assert!(draft.set(party, pick), "{:?} of {} does not fit", pick, party);
+        }
+    }
+}

@@ -2,7 +2,11 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use coredinator_core::coordination::{Budget, Draft, OnConflict, Pick, Presence, Problem, Resolution};
+use coredinator_core::coordination::{
+    Budget, Draft, OnConflict, Pick, PlacedClaim, Presence, Problem, Resolution, TOLERANCE,
+};
+
+use crate::solver::{self, Scope};
 
 use super::{
     incumbents::{Incumbents, denied_for},
@@ -19,12 +23,26 @@ pub(super) struct Classes<'a> {
     order: Vec<Vec<usize>>,
 }
 
+/// The largest class that is resolved together; in a larger one, who is worth most for what it takes goes first.
+const TOGETHER: usize = 256;
+
+/// The steps of search for each agent of a class, and for all classes together.
+const STEPS_EACH: u64 = 2_000;
+const STEPS: u64 = 400_000;
+
+/// How many candidates may be copied for searches, over all classes.
+const COPIES: usize = 4_000_000;
+
 /// One passage through all classes.
 struct Passage<'a> {
     classes: &'a Classes<'a>,
     draft: Draft<'a>,
     /// The resources of which somebody could not get enough.
     blocked: Vec<bool>,
+    /// The variables whose value is settled.
+    settled: Vec<bool>,
+    steps: u64,
+    copies: usize,
 }
 
 impl<'a> Classes<'a> {
@@ -51,14 +69,21 @@ impl<'a> Classes<'a> {
     /// Goes through all classes; those that are pinned keep what they are pinned to, come what may.
     pub(super) fn run(&self, pins: &BTreeMap<usize, Pick>, budget: &Budget) -> Resolution {
         let draft = Draft::new(self.problem);
-        let mut passage = Passage { classes: self, draft, blocked: vec![false; self.problem.resources().len()] };
+        let mut passage = Passage {
+            classes: self,
+            draft,
+            blocked: vec![false; self.problem.resources().len()],
+            settled: vec![false; self.problem.variables().len()],
+            steps: budget.iterations().unwrap_or(STEPS),
+            copies: COPIES,
+        };
         passage.lean();
         passage.keep(pins);
         for class in &self.order {
             if budget.is_over() {
                 break;
             }
-            passage.serve(class, pins);
+            passage.serve(class, pins, budget);
         }
         passage.draft.finish()
     }
@@ -113,12 +138,17 @@ impl Passage<'_> {
     }
 
     /// Serves a class.
-    fn serve(&mut self, class: &[usize], pins: &BTreeMap<usize, Pick>) {
+    fn serve(&mut self, class: &[usize], pins: &BTreeMap<usize, Pick>, budget: &Budget) {
         let mut order: Vec<(f64, usize)> =
             class.iter().filter(|party| !pins.contains_key(party)).map(|&party| (self.density(party), party)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        for (_, party) in order {
-            self.serve_one(party);
+        let content = order.iter().fold(true, |content, &(_, party)| self.serve_one(party) && content);
+        let copies = self.classes.problem.candidates().len();
+        if !content && (2..=TOGETHER).contains(&order.len()) && self.steps > 0 && self.copies >= copies {
+            self.copies -= copies;
+            let mut parties: Vec<usize> = order.into_iter().map(|(_, party)| party).collect();
+            parties.sort_unstable();
+            self.serve_together(&parties, budget);
         }
         self.fix_values(class);
         if self.classes.rules.when_it_does_not_fit == WhenItDoesNotFit::Block {
@@ -135,8 +165,72 @@ impl Passage<'_> {
         self.classes.worth(first, 1.0) / taken.max(1e-12)
     }
 
-    /// Gives a party the best that fits.
-    fn serve_one(&mut self, party: usize) {
+    /// Looks for something better for the whole class than what going one by one has come to.
+    fn serve_together(&mut self, parties: &[usize], budget: &Budget) {
+        let problem = self.classes.problem;
+        let incumbents = self.classes.incumbents;
+        let keeps = |party: usize| incumbents.held(party).filter(|_| !problem.parties()[party].agent.preemptible);
+        // One that may keep a part of something elastic stays with what it has by now, which is at least that.
+        let is_part = |pick: Pick| matches!(pick, Pick::Option { fraction, .. } if fraction < 1.0);
+        let parties: Vec<usize> = parties.iter().copied().filter(|&party| !keeps(party).is_some_and(is_part)).collect();
+        let mut scope = Scope::around(&self.draft, parties.iter().copied());
+        for &party in &parties {
+            let of = &problem.parties()[party];
+            let has = taken(problem, party, self.draft.pick(party));
+            let floor = keeps(party).and_then(|pick| taken(problem, party, pick)).filter(|_| has.is_some());
+            for candidate in of.options().chain(of.fallback()) {
+                // What is settled is one value; what is not is for the search to see to.
+                let meets = |claim: &PlacedClaim| {
+                    let (value, _) = self.draft.common(claim.variable);
+                    claim.soft || !self.settled[claim.variable] || (claim.bounds.0..=claim.bounds.1).contains(&value)
+                };
+                let agrees = problem.claims(candidate).iter().all(meets);
+                let below = floor.is_some_and(|(held, _)| self.worth(candidate) < self.worth(held));
+                if has.is_none_or(|has| has.0 != candidate) && (!agrees || below || self.is_blocked(candidate, has)) {
+                    scope.forbid(candidate);
+                }
+                if incumbents.is_held(problem, candidate) {
+                    scope.revalue(candidate, self.worth(candidate));
+                }
+            }
+        }
+        let steps = self.steps.min(STEPS_EACH * parties.len() as u64);
+        let found = solver::solve(&scope, Some(steps), budget);
+        self.steps -= steps.min(found.steps.max(1));
+        let before: Vec<(usize, Pick)> = parties.iter().map(|&party| (party, self.draft.pick(party))).collect();
+        let shed = |picks: &[(usize, Pick)]| picks.iter().filter(|(_, pick)| *pick == Pick::Nothing).count();
+        let value = |picks: &[(usize, Pick)]| -> f64 {
+            let chosen = picks.iter().filter_map(|&(party, pick)| taken(problem, party, pick));
+            chosen.map(|(candidate, fraction)| self.classes.worth(candidate, fraction)).sum()
+        };
+        let (old, new) = (value(&before), value(&found.picks));
+        if shed(&found.picks) <= shed(&before) && new > old + old.abs().max(new.abs()) * TOLERANCE {
+            self.replace(&before, &found.picks);
+        }
+    }
+
+    /// Puts other choices in the place of these, all at once.
+    fn replace(&mut self, before: &[(usize, Pick)], after: &[(usize, Pick)]) {
+        let fits = |draft: &mut Draft<'_>, &(party, pick): &(usize, Pick)| match pick {
+            Pick::Option { candidate, fraction } => draft
+                .largest_fraction(candidate)
+                .is_some_and(|largest| draft.set(party, Pick::Option { candidate, fraction: fraction.min(largest) })),
+            other => draft.set(party, other),
+        };
+        for picks in [after, before] {
+            before.iter().for_each(|&(party, _)| _ = self.draft.set(party, Pick::Nothing));
+            if picks.iter().fold(true, |all, pick| fits(&mut self.draft, pick) && all) {
+                break;
+            }
+        }
+    }
+
+    fn worth(&self, candidate: usize) -> f64 {
+        self.classes.worth(candidate, 1.0)
+    }
+
+    /// Gives a party the best that fits; whether that is the best there is for it.
+    fn serve_one(&mut self, party: usize) -> bool {
         let problem = self.classes.problem;
         let of = &problem.parties()[party];
         let has = taken(problem, party, self.draft.pick(party));
@@ -155,12 +249,13 @@ impl Passage<'_> {
                 best = Some((worth, candidate, fraction));
             }
         }
-        match best {
-            Some((_, candidate, fraction)) if Some((candidate, fraction)) != has => {
-                self.draft.set(party, Pick::Option { candidate, fraction });
-            }
-            _ => {}
+        if let Some((_, candidate, fraction)) = best
+            && Some((candidate, fraction)) != has
+        {
+            self.draft.set(party, Pick::Option { candidate, fraction });
         }
+        let most = of.options().map(|candidate| self.worth(candidate)).fold(f64::NEG_INFINITY, f64::max);
+        best.is_some_and(|(worth, ..)| worth >= most)
     }
 
     /// Whether a candidate takes of what is saved up for somebody above, beyond what its party has anyway.
@@ -191,7 +286,7 @@ impl Passage<'_> {
                 let (low, high) = self.draft.common(variable);
                 let (low, high) = (low.max(problem.ranges()[variable].0), high.min(problem.ranges()[variable].1));
                 if low <= high {
-                    self.draft.fix(variable, (sum / total).clamp(low, high));
+                    self.settled[variable] = self.draft.fix(variable, (sum / total).clamp(low, high));
                 }
             }
         }

@@ -72,6 +72,16 @@ fn a_lower_one_may_or_may_not_use_what_a_higher_one_could_not() {
 }
 
 #[test]
+fn one_class_is_resolved_together() {
+    let mut wishes = steam(&[(1, 6.0, None), (1, 5.0, None), (1, 5.0, None), (0, 4.0, None)]);
+    // Worth most for what it takes, but less than the other two together.
+    wishes["intentions"][0]["options"][0]["utility"] = json!(7);
+    assert_eq!(granted(&plan(&PriorityBased::default(), &wishes), "steam"), [0.0, 5.0, 5.0, 0.0]);
+    wishes["intentions"][0]["options"][0]["utility"] = json!(11);
+    assert_eq!(granted(&plan(&PriorityBased::default(), &wishes), "steam"), [6.0, 0.0, 0.0, 4.0]);
+}
+
+#[test]
 fn a_share_is_taken_where_it_is_of_use() {
     let cases = [([2.0, 5.0, 1.0], [6.0, 0.0, 3.0]), ([2.0, 4.0, 1.0], [6.0, 4.0, 0.0])];
     for (least, expected) in cases {

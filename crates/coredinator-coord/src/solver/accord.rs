@@ -117,9 +117,31 @@ impl Accord {
         &self.pushes[self.push_start[column] as usize..self.push_start[column + 1] as usize]
     }
 
-    /// Whether a column claims or pushes anything.
-    pub(super) fn binds(&self, column: usize) -> bool {
-        !self.is_empty() && (!self.claims(column).is_empty() || !self.pushes(column).is_empty())
+    /// How many variables there are; 0 where nobody claims or pushes any.
+    pub(super) fn variables(&self) -> usize {
+        self.ranks.len().saturating_sub(1)
+    }
+
+    /// Whether a column claims or pushes any variable that matters.
+    pub(super) fn binds(&self, column: usize, matters: &[bool]) -> bool {
+        let mut binds = false;
+        self.each_claim(column, |variable, _| binds |= matters[variable]);
+        self.each_push(column, |variable, _| binds |= matters[variable]);
+        binds
+    }
+
+    /// The variables that a column claims, and within which bounds.
+    pub(super) fn each_claim(&self, column: usize, mut act: impl FnMut(usize, (f64, f64))) {
+        if !self.is_empty() {
+            self.claims(column).iter().for_each(|claim| act(claim.variable as usize, claim.bounds));
+        }
+    }
+
+    /// The variables that a column pushes, and whether upwards.
+    pub(super) fn each_push(&self, column: usize, mut act: impl FnMut(usize, bool)) {
+        if !self.is_empty() {
+            self.pushes(column).iter().for_each(|push| act(*push as usize / 2, push % 2 == 1));
+        }
     }
 
     /// What some of the columns claim and push; `None`: a column that claims and pushes nothing.

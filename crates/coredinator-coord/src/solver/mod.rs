@@ -9,7 +9,12 @@
 //! machine, whatever the number of threads.
 
 mod accord;
+mod components;
+mod local;
 mod model;
+mod part;
+mod prices;
+mod repair;
 mod scope;
 mod search;
 mod solve;

@@ -106,7 +106,7 @@ impl Search {
     fn prepare(&mut self, state: &State<'_>, groups: &[u32], prices: &[f64]) {
         let model = state.model;
         let rows = model.rows();
-        self.vectors = if rows == 0 { 1 } else { (prices.len() / rows).max(1) };
+        self.vectors = prices.len().checked_div(rows).unwrap_or(1).max(1);
         let vectors = self.vectors;
         let price = |k: usize| prices.get(k * rows..(k + 1) * rows).unwrap_or(&[]);
         let gain = |column: usize, k: usize| {
@@ -227,7 +227,7 @@ impl Search {
                 }
                 continue;
             }
-            if self.steps >= self.limit || (self.steps % BETWEEN_LOOKS == 0 && budget.is_over()) {
+            if self.steps >= self.limit || (self.steps.is_multiple_of(BETWEEN_LOOKS) && budget.is_over()) {
                 self.stopped = true;
                 self.open = self.open.max(bound);
                 continue;

@@ -3,15 +3,18 @@
 use coredinator_core::coordination::{Budget, Pick};
 
 use super::{
+    components,
     model::{Model, NOTHING},
+    part::{self, Part},
     scope::{Scope, Solution},
-    search::Search,
     start,
-    state::State,
 };
 
-/// How many groups are searched at once.
-const WINDOW: usize = 64;
+/// How many looks at columns a component may cost where nobody says: so many for each group, and so many at least and at
+/// most.
+const STEPS_PER_GROUP: u64 = 4_000;
+const FEWEST_STEPS: u64 = 60_000;
+const MOST_STEPS: u64 = 20_000_000;
 
 /// Finds the best choice within a scope, or the best that so many steps lead to; `None`: as many as fit its size.
 ///
@@ -20,42 +23,69 @@ const WINDOW: usize = 64;
 #[must_use]
 pub fn solve(scope: &Scope<'_>, steps: Option<u64>, budget: &Budget) -> Solution {
     let model = Model::of(scope);
-    let mut picks: Vec<(usize, Pick)> = scope.parties.iter().map(|&party| (party, scope.idle(party))).collect();
-    let (model, choice) = start::feasible(scope, model, budget);
-    let mut state = State::of(&model, &choice);
-    let groups: Vec<u32> = (0..model.groups() as u32).collect();
-    let mut search = Search::default();
-    let steps = steps.unwrap_or(1_000_000);
-    let mut outcome = search.window(&mut state, &groups[..groups.len().min(WINDOW)], &[], 0.0, steps, budget);
-    if groups.len() > WINDOW || !model.curves.is_empty() {
-        let most = |group: u32| {
-            model.columns(group as usize).map(|column| model.value[column]).fold(f64::NEG_INFINITY, f64::max)
-        };
-        outcome.bound = groups.iter().map(|&group| most(group)).sum();
-        outcome.complete = false;
-        for window in groups.chunks(WINDOW).skip(1) {
-            outcome.steps += search.window(&mut state, window, &[], 0.0, steps / WINDOW as u64, budget).steps;
+    let models = components::split(&model);
+    let groups = model.groups() as u64;
+    let limit = |part: &Model| {
+        let own = part.groups() as u64;
+        match steps {
+            Some(steps) => (u128::from(steps) * u128::from(own) / u128::from(groups.max(1))) as u64,
+            None => (own * STEPS_PER_GROUP).clamp(FEWEST_STEPS, MOST_STEPS),
         }
-    }
-    for (group, &column) in state.choice.iter().enumerate() {
-        let party = model.party[group] as usize;
-        if let Ok(at) = scope.parties.binary_search(&party) {
-            picks[at].1 = pick(scope, party, &model, column as usize);
-        }
-    }
-    // Penalties have steered who is shed; they are no loss of value.
-    let paid = model.paid(&state.choice);
-    let kept = |&&column: &&u32| model.candidate[column as usize] != NOTHING;
-    let value = state.choice.iter().filter(kept).map(|&column| model.value[column as usize]).sum();
-    Solution {
-        picks,
-        value,
-        bound: (outcome.bound + paid).max(value),
-        optimal: outcome.complete && model.curves.is_empty(),
+    };
+    let work = |model: &Model| {
+        let (model, start) = start::feasible(scope, model.clone(), budget);
+        let part = part::solve(&model, &start, limit(&model), scope.problem.seed(), budget);
+        (model, part)
+    };
+    let halves = models.len() / 2;
+    let parts: Vec<(Model, Part)> = if models.len() > 1 && groups > 64 {
+        std::thread::scope(|threads| {
+            let other = threads.spawn(|| models[..halves].iter().map(work).collect::<Vec<_>>());
+            let second: Vec<_> = models[halves..].iter().map(work).collect();
+            let mut all = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(second);
+            all
+        })
+    } else {
+        models.iter().map(work).collect()
+    };
+    gather(scope, &parts, budget)
+}
+
+fn gather(scope: &Scope<'_>, parts: &[(Model, Part)], budget: &Budget) -> Solution {
+    let mut solution = Solution {
+        picks: scope.parties.iter().map(|&party| (party, scope.idle(party))).collect(),
+        value: 0.0,
+        bound: 0.0,
+        optimal: true,
         prices: vec![0.0; scope.problem.resources().len()],
-        steps: outcome.steps,
+        steps: 0,
         cut_short: budget.is_over(),
+    };
+    for (model, part) in parts {
+        for (group, &column) in part.choice.iter().enumerate() {
+            let party = model.party[group] as usize;
+            let column = column as usize;
+            if model.candidate[column] != NOTHING {
+                solution.value += model.value[column];
+            }
+            if let Ok(at) = scope.parties.binary_search(&party) {
+                solution.picks[at].1 = pick(scope, party, model, column);
+            }
+        }
+        // Penalties have steered who is shed; they are no loss of value.
+        solution.bound += part.bound + model.paid(&part.choice);
+        solution.optimal &= part.proven;
+        solution.steps += part.steps;
+        for (&resource, &price) in model.resource.iter().zip(&part.prices) {
+            solution.prices[resource as usize] = price;
+        }
     }
+    if solution.optimal {
+        solution.bound = solution.value;
+    }
+    solution.bound = solution.bound.max(solution.value);
+    solution
 }
 
 fn pick(scope: &Scope<'_>, party: usize, model: &Model, column: usize) -> Pick {

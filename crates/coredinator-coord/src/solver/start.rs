@@ -17,6 +17,9 @@ const LARGEST_PENALTY: f64 = 1e6;
 /// How many looks at columns the question who is shed may cost.
 const STEPS: u64 = 200_000;
 
+/// Of how many groups it is asked at once.
+const AT_ONCE: usize = 256;
+
 /// A choice that fits, and the model that it is for: the same, or one in which some may have nothing at a penalty that is
 /// worth more than everything else.
 pub(super) fn feasible(scope: &Scope<'_>, model: Model, budget: &Budget) -> (Model, Vec<u32>) {
@@ -30,8 +33,10 @@ pub(super) fn feasible(scope: &Scope<'_>, model: Model, budget: &Budget) -> (Mod
     for &group in &order {
         place_modestly(&mut state, group as usize);
     }
-    let groups: Vec<u32> = (0..relaxed.groups() as u32).collect();
-    let _ = Search::default().window(&mut state, &groups, &[], 1.0 - 1e-6, STEPS, budget);
+    let mut search = Search::default();
+    for window in order.chunks(AT_ONCE) {
+        let _ = search.window(&mut state, window, &[], 1.0 - 1e-6, STEPS, budget);
+    }
     // Only where some are shed, others of the same priority could be instead.
     let is_shed = |group: usize| relaxed.candidate[state.choice[group] as usize] == NOTHING;
     let classes: BTreeSet<i32> =
@@ -76,13 +81,14 @@ fn modest(model: &Model, order: &[u32]) -> Option<Vec<u32>> {
 /// that is worth more.
 fn place_modestly(state: &mut State<'_>, group: usize) -> bool {
     let model = state.model;
+    let all = vec![true; model.accord.variables()];
     let mut best: Option<(f64, f64, bool, usize)> = None;
     for column in model.columns(group).filter(|&column| state.fits(column)) {
         let share = |at: usize| model.amount[at] / model.capacity[model.row[at] as usize].max(f64::MIN_POSITIVE);
         let key = (
             model.entries(column).map(share).fold(f64::from(model.candidate[column] == NOTHING) * 1e300, f64::max),
             -model.value[column],
-            model.accord.binds(column),
+            model.accord.binds(column, &all),
             column,
         );
         if best.is_none_or(|known| (key.0, key.2, key.1) < (known.0, known.2, known.1)) {

@@ -153,7 +153,7 @@ fn judged(problem: &Problem, solution: &Solution) -> (f64, f64) {
             _ => {
                 value += problem.parties()[party]
                     .fallback()
-                    .map_or(0.0, |at| agent.weight * problem.candidates()[at].utility)
+                    .map_or(0.0, |at| agent.weight * problem.candidates()[at].utility);
             }
         }
     }
@@ -162,7 +162,7 @@ fn judged(problem: &Problem, solution: &Solution) -> (f64, f64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_better_than_what_is_optimal(

@@ -1,0 +1,149 @@
+//! How long a conflict takes to resolve, and how good what comes out is.
+//!
+//! `cargo bench -p coredinator-coord --bench resolve [-- WORD…]` prints a table of every strategy on generated problems: the
+//! median time from a compiled problem to a resolution, finding the conflicts included, and how far the objective is below
+//! the best bound that any strategy proved in this run (and, in brackets, below its own). Words select rows and strategies
+//! by parts of their names.
+//!
+//! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too; with `KHAN_JSON=FOLDER`
+//! they are written there as problems that `coredinator coordinate --problem` reads.
+
+mod generate;
+mod khan;
+
+use std::time::Duration;
+
+use coredinator_coord::Strategies;
+use coredinator_core::coordination::{
+    Budget, CoordinationStrategy, NoNegotiator, PlanHeader, Presence, Problem, Resolution, assemble, conflicts, verify,
+};
+use tokio::time::Instant;
+
+const SEED: u64 = 1;
+
+/// Runs until so much time has passed, but between three and nine.
+const ENOUGH: Duration = Duration::from_secs(3);
+
+struct Measured {
+    strategy: String,
+    time: Duration,
+    objective: f64,
+    bound: f64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let selected = |names: &[&str], name: &str| {
+        let relevant: Vec<&String> =
+            words.iter().filter(|word| names.iter().any(|n| n.contains(word.as_str()))).collect();
+        relevant.is_empty() || relevant.iter().any(|word| name.contains(word.as_str()))
+    };
+    let all = Strategies::builtin();
+    let names: Vec<&str> = all.names().collect();
+    let strategies: Vec<_> = names
+        .iter()
+        .filter(|name| selected(&names, name))
+        .filter_map(|name| all.make("", &serde_json::Value::from(*name)).ok())
+        .collect();
+    let rows = generate::ROWS.map(|row| row.name);
+    let only_khan = words.iter().any(|word| word.starts_with("khan"));
+    for row in generate::ROWS.iter().filter(|row| !only_khan && selected(&rows, row.name)) {
+        let problem = generate::problem(row, SEED);
+        println!("{}: {} conflicts", row.name, problem.conflicts().len());
+        let mut measured = Vec::new();
+        for strategy in &strategies {
+            measured.push(measure(strategy.as_ref(), &problem).await);
+        }
+        let patient = Budget::new(PATIENT.parse().ok());
+        let reference = match all.make("", &serde_json::Value::from("centralized")) {
+            Ok(strategy) if std::env::var_os("REFERENCE").is_some() => {
+                strategy.resolve(&problem, &patient, &NoNegotiator).await.ok().and_then(|known| known.bound)
+            }
+            _ => None,
+        };
+        report(&measured, reference.unwrap_or(f64::INFINITY));
+    }
+    if let Ok(folder) = std::env::var("KHAN") {
+        published(&folder, &strategies).await;
+    }
+}
+
+/// How many steps the reference bound is worth, with `REFERENCE=1`.
+const PATIENT: &str = "20000000000";
+
+async fn resolve(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Resolution {
+    let wanted: Vec<usize> = problem
+        .parties()
+        .iter()
+        .filter(|party| party.presence == Presence::Active)
+        .map(|party| party.options().start)
+        .collect();
+    std::hint::black_box(conflicts(problem, &wanted));
+    strategy.resolve(problem, &Budget::default(), &NoNegotiator).await.expect("the strategy answers")
+}
+
+async fn measure(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Measured {
+    let mut times = Vec::new();
+    let begin = Instant::now();
+    let mut last = None;
+    while times.len() < 3 || (times.len() < 9 && begin.elapsed() < ENOUGH) {
+        let start = Instant::now();
+        let resolution = resolve(strategy, problem).await;
+        times.push(start.elapsed());
+        last = Some(resolution);
+    }
+    times.sort();
+    let resolution = last.expect("it was resolved");
+    let header = PlanHeader { strategy: strategy.name().to_owned(), epoch: 0, fallback: false, elapsed_ms: 0.0 };
+    let plan = assemble(problem, &resolution, &header).expect("the choices make a plan");
+    verify(problem, &plan).expect("the plan holds");
+    Measured {
+        strategy: strategy.name().to_owned(),
+        time: times[times.len() / 2],
+        objective: plan.objective,
+        bound: resolution.bound.unwrap_or(f64::INFINITY).max(plan.objective),
+    }
+}
+
+fn report(measured: &[Measured], reference: f64) {
+    let best = measured.iter().map(|one| one.bound).fold(reference, f64::min);
+    for one in measured {
+        println!(
+            "  {:<16} {:>9.2} ms  objective {:>12.3}  gap {:>8.4} % ({:.4} %)",
+            one.strategy,
+            one.time.as_secs_f64() * 1e3,
+            one.objective,
+            percent(one.objective, best),
+            percent(one.objective, one.bound),
+        );
+    }
+}
+
+fn percent(objective: f64, bound: f64) -> f64 {
+    if bound > 0.0 { 100.0 * (bound - objective) / bound } else { 0.0 }
+}
+
+async fn published(folder: &str, strategies: &[std::sync::Arc<dyn CoordinationStrategy>]) {
+    let files = std::fs::read_dir(folder).expect("KHAN names a folder");
+    let mut files: Vec<_> = files.filter_map(Result::ok).map(|file| file.path()).collect();
+    files.sort();
+    for file in files {
+        let name = file.file_stem().map(|name| name.to_string_lossy().to_uppercase()).unwrap_or_default();
+        let Some(&(name, known, bound)) = khan::INSTANCES.iter().find(|(known, ..)| *known == name) else { continue };
+        let text = std::fs::read_to_string(&file).expect("it can be read");
+        let document = khan::parse(&text).expect("it is an instance");
+        if let Some(folder) = std::env::var_os("KHAN_JSON") {
+            let text = serde_json::to_string_pretty(&document).expect("it is JSON");
+            std::fs::write(std::path::Path::new(&folder).join(format!("{name}.json")), text)
+                .expect("it can be written");
+        }
+        let problem = Problem::new(document).expect("it is a problem");
+        println!("{name}: best known {known}, bound {bound}");
+        let mut measured = Vec::new();
+        for strategy in strategies {
+            measured.push(measure(strategy.as_ref(), &problem).await);
+        }
+        report(&measured, bound);
+    }
+}

@@ -1,0 +1,91 @@
+//! Better choices by exact search of small windows.
+//!
+//! Most groups are sure of their column at good prices; what is open is a core of groups for which another column costs
+//! little. Windows of the core are searched exactly, all else fixed, first along the order of that cost, then at random
+//! with a preference for the front (a large-neighbourhood search, Shaw, 1998).
+
+use coredinator_core::coordination::Budget;
+
+use super::{search::Search, state::State};
+
+/// How many looks at columns one window may cost.
+const WINDOW_STEPS: u64 = 6_000;
+
+/// Improves a state with about so many steps. Gains are by column, at the (first) prices.
+pub(super) fn improve(
+    state: &mut State<'_>,
+    search: &mut Search,
+    prices: &[f64],
+    gains: &[f64],
+    quantum: f64,
+    (limit, seed): (u64, u64),
+    budget: &Budget,
+) -> u64 {
+    let model = state.model;
+    let groups = model.groups();
+    let width = groups.min(WIDTH);
+    let mut steps = 0;
+    let mut chance = Chance(seed);
+    let mut window: Vec<u32> = Vec::with_capacity(width);
+    let mut order: Vec<(f64, u32)> = Vec::with_capacity(groups);
+    let mut taken = vec![false; groups];
+    while steps < limit && !budget.is_over() {
+        order.clear();
+        for group in 0..groups {
+            let now = state.choice[group] as usize;
+            let others = model.columns(group).filter(|&column| column != now).map(|column| gains[column]);
+            order.push((gains[now] - others.fold(f64::NEG_INFINITY, f64::max), group as u32));
+        }
+        steps += (model.candidate.len() / 2 + groups * 2) as u64;
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let core = (order.len().min(CORE)).max(width);
+        let mut improved = false;
+        for round in 0..2 * core / width + 16 {
+            window.clear();
+            let from = round * width / 2;
+            if from + width <= core {
+                window.extend(order[from..from + width].iter().map(|&(_, group)| group));
+            } else {
+                while window.len() < width {
+                    let part = chance.next();
+                    let at = ((part * part) * core as f64) as usize;
+                    let mut at = at.min(core - 1);
+                    while taken[order[at].1 as usize] {
+                        at = (at + 1) % core;
+                    }
+                    taken[order[at].1 as usize] = true;
+                    window.push(order[at].1);
+                }
+                window.iter().for_each(|&group| taken[group as usize] = false);
+            }
+            let outcome = search.window(state, &window, prices, quantum, WINDOW_STEPS.min(limit), budget);
+            steps += outcome.steps + (width * (16 + model.rows())) as u64;
+            improved |= outcome.improved;
+            if steps >= limit || budget.is_over() {
+                return steps;
+            }
+        }
+        if !improved && groups <= width {
+            break;
+        }
+    }
+    steps
+}
+
+/// How many groups a window has, and how many groups the core has at most.
+const WIDTH: usize = 12;
+const CORE: usize = 600;
+
+/// A sequence of numbers that look random (Steele, Lea, Flood, 2014: SplitMix).
+struct Chance(u64);
+
+impl Chance {
+    /// The next, from 0 to below 1.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((bits ^ (bits >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}

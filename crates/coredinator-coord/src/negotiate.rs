@@ -1,0 +1,137 @@
+//! Strategies talk to agents, with everything written down; and do so again from what was written down.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use coredinator_core::coordination::{Answer, Intention, Known, Limits, Negotiator, Offer, Problem};
+use futures_util::{StreamExt, stream};
+
+use crate::{
+    record::{NegotiationRound, NegotiationWord},
+    transport::{AgentTransport, NegotiationRequest},
+};
+
+/// How many agents are asked side by side.
+const CONCURRENCY: usize = 512;
+/// How many rounds of one cycle are put to agents; in those after, everyone is silent.
+const MAX_ROUNDS: usize = 1000;
+
+/// The way to the agents of one cycle.
+pub(crate) struct CycleNegotiator {
+    pub(crate) problem: Arc<Problem>,
+    pub(crate) group: Arc<str>,
+    pub(crate) epoch: u64,
+    pub(crate) transport: Arc<dyn AgentTransport>,
+    /// How long one round is waited for.
+    pub(crate) patience: Duration,
+    pub(crate) transcript: Mutex<Vec<NegotiationRound>>,
+}
+
+impl CycleNegotiator {
+    /// What was said.
+    pub(crate) fn transcript(&self) -> Vec<NegotiationRound> {
+        self.transcript.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn put(&self, round: u32, prices: &BTreeMap<String, f64>, offer: Offer) -> NegotiationWord {
+        let Some(party) = self.problem.parties().get(offer.party) else { return NegotiationWord::Silent };
+        let agent = &party.agent;
+        if !agent.negotiates || agent.endpoint.is_none() || party.intention.is_none() {
+            return NegotiationWord::Silent;
+        }
+        let involved = |conflict: &&coredinator_core::coordination::Conflict| conflict.parties.contains(party.id());
+        let request = NegotiationRequest {
+            group: Arc::clone(&self.group),
+            cycle: self.problem.cycle(),
+            epoch: self.epoch,
+            round,
+            prices: prices.clone(),
+            proposed: offer.proposed,
+            conflicts: self.problem.conflicts().iter().filter(involved).cloned().collect(),
+        };
+        let answered = tokio::time::timeout(self.patience, self.transport.negotiate(agent, &request)).await;
+        let Ok(Ok(answer)) = answered else { return NegotiationWord::Silent };
+        let known = Known { resources: self.problem.resources(), variables: self.problem.variables() };
+        let usable = |intention: &Intention| {
+            intention.agent_id == agent.agent_id
+                && intention.valid_until_cycle.is_none_or(|last| last >= self.problem.cycle())
+                && intention.check(known, &Limits::default()).is_empty()
+        };
+        match answer.intention {
+            _ if answer.accept => NegotiationWord::Accepts,
+            Some(intention) if usable(&intention) => NegotiationWord::Revises(Arc::new(intention)),
+            _ => NegotiationWord::Silent,
+        }
+    }
+}
+
+#[async_trait]
+impl Negotiator for CycleNegotiator {
+    async fn ask(&self, round: u32, prices: &[f64], offers: Vec<Offer>) -> Vec<Answer> {
+        let rounds = self.transcript.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if rounds >= MAX_ROUNDS {
+            return vec![Answer::Silent; offers.len()];
+        }
+        let names = self.problem.resources().iter().map(|resource| resource.name.clone());
+        let named: BTreeMap<String, f64> =
+            names.zip(prices.iter().copied().filter(|price| price.is_finite())).collect();
+        let parties: Vec<usize> = offers.iter().map(|offer| offer.party).collect();
+        let mut words = vec![NegotiationWord::Silent; offers.len()];
+        let mut asked = stream::iter(offers.into_iter().enumerate())
+            .map(|(at, offer)| {
+                let put = self.put(round, &named, offer);
+                async move { (at, put.await) }
+            })
+            .buffer_unordered(CONCURRENCY);
+        let hear = async {
+            while let Some((at, word)) = asked.next().await {
+                words[at] = word;
+            }
+        };
+        // More agents than are asked side by side share one round's time.
+        let _ = tokio::time::timeout(self.patience, hear).await;
+        drop(asked);
+        let parties = parties.into_iter().zip(&words);
+        let answers =
+            parties.filter_map(|(party, word)| Some((self.problem.parties().get(party)?.id().clone(), word.clone())));
+        let said = NegotiationRound { round, prices: prices.to_vec(), answers: answers.collect() };
+        self.transcript.lock().unwrap_or_else(PoisonError::into_inner).push(said);
+        words.into_iter().map(answer).collect()
+    }
+}
+
+fn answer(word: NegotiationWord) -> Answer {
+    match word {
+        NegotiationWord::Accepts => Answer::Accepts,
+        NegotiationWord::Revises(intention) => Answer::Revises(Box::new(Intention::clone(&intention))),
+        NegotiationWord::Silent => Answer::Silent,
+    }
+}
+
+/// Says again what was said then, question by question.
+pub(crate) struct ReplayingNegotiator {
+    problem: Arc<Problem>,
+    rounds: Mutex<std::vec::IntoIter<NegotiationRound>>,
+}
+
+impl ReplayingNegotiator {
+    pub(crate) fn new(problem: Arc<Problem>, rounds: Vec<NegotiationRound>) -> Self {
+        Self { problem, rounds: Mutex::new(rounds.into_iter()) }
+    }
+}
+
+#[async_trait]
+impl Negotiator for ReplayingNegotiator {
+    async fn ask(&self, _: u32, _: &[f64], offers: Vec<Offer>) -> Vec<Answer> {
+        let said = self.rounds.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let of = |offer: &Offer| {
+            let party = self.problem.parties().get(offer.party)?;
+            said.as_ref()?.answers.get(party.id()).cloned().map(answer)
+        };
+        offers.iter().map(|offer| of(offer).unwrap_or(Answer::Silent)).collect()
+    }
+}

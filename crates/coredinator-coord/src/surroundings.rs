@@ -1,0 +1,44 @@
+//! What the engine needs to know of the world around it.
+
+use coredinator_core::ServiceName;
+
+/// Tells about services.
+pub trait ServiceView: Send + Sync + 'static {
+    /// Whether what lives in the service can act: it runs and is not unhealthy. A service that does not exist is not usable.
+    /// Answered from memory, at once.
+    fn usable(&self, service: &ServiceName) -> bool;
+}
+
+/// A world in which every service is usable.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EveryService;
+
+impl ServiceView for EveryService {
+    fn usable(&self, _: &ServiceName) -> bool {
+        true
+    }
+}
+
+/// Tells how much the machine has, for the resources `system.cpu` and `system.memory`.
+pub trait HostView: Send + Sync + 'static {
+    /// How many logical CPUs there are.
+    fn cpus(&self) -> f64;
+
+    /// How much memory there is, in bytes.
+    fn memory_bytes(&self) -> f64;
+}
+
+/// The machine as the standard library knows it: its CPUs, and no memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UnknownHost;
+
+impl HostView for UnknownHost {
+    fn cpus(&self) -> f64 {
+        std::thread::available_parallelism()
+            .map_or(1.0, |cpus| f64::from(u32::try_from(cpus.get()).unwrap_or(u32::MAX)))
+    }
+
+    fn memory_bytes(&self) -> f64 {
+        0.0
+    }
+}

@@ -259,7 +259,8 @@ impl Coordinator {
             return Err(CoordError::Invalid(errors));
         }
         engine.book().intend(Arc::new(intention), engine.now())?;
-        if let Some(told) = engine.book().told(id.as_str())? {
+        let told = engine.book().told(id.as_str())?;
+        if let Some(told) = told {
             self.acknowledge(id.as_str(), told.cycle, told.epoch)?;
         }
         group.heard(&id);

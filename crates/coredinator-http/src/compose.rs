@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use coredinator_coord::{CoordError, Coordinator, CoordinatorOptions, Strategies, transport::HttpTransport};
 use coredinator_core::{
     Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, SpecDefaults, Store,
-    StoreError, SystemClock, Timestamp, field,
+    StoreError, SystemClock, Timestamp, coordination::CoordinationStrategy, field,
 };
 use coredinator_registry::{
     DataDir, DataDirError, Registry, RegistryError, RegistryOptions, SyncReport,
@@ -19,12 +20,14 @@ use coredinator_registry::{
 };
 use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
 use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
+use serde_json::Value;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
     config::Config,
+    coordination::{Machine, Services},
     metrics,
 };
 
@@ -62,6 +65,9 @@ pub enum StartError {
     /// A runtime cannot be set up.
     #[error("cannot set up a runtime")]
     Runtime(#[from] RuntimeError),
+    /// A strategy of the configuration cannot be made.
+    #[error("cannot set up coordination")]
+    Coordinate(#[from] CoordError),
     /// What the configuration declares is refused.
     #[error("cannot declare the configured services")]
     Declare(#[from] RegistryError),
@@ -81,6 +87,7 @@ pub struct Coredinator {
     config: Config,
     runtimes: Vec<RuntimeMaker>,
     probes: ProbeRegistry,
+    strategies: Strategies,
     store: Option<Arc<dyn Store>>,
     clock: SharedClock,
 }
@@ -107,6 +114,7 @@ impl Coredinator {
             config,
             runtimes: Vec::new(),
             probes: ProbeRegistry::builtin(),
+            strategies: Strategies::builtin(),
             store: None,
             clock: Arc::new(SystemClock),
         }
@@ -134,6 +142,26 @@ impl Coredinator {
         self
     }
 
+    /// Adds a strategy that has no options, by which conflicts between agents can be resolved, or replaces the one of its
+    /// name. A configuration that names it must be loaded with it among its
+    /// [checks](crate::config::Checks::with_strategies).
+    #[must_use]
+    pub fn strategy(mut self, strategy: impl CoordinationStrategy) -> Self {
+        self.strategies = self.strategies.with(strategy);
+        self
+    }
+
+    /// The same for a strategy that is made from its options: an object (empty where none are given), found at a pointer.
+    #[must_use]
+    pub fn strategy_maker(
+        mut self,
+        name: &str,
+        make: impl Fn(&str, Value) -> Result<Arc<dyn CoordinationStrategy>, Vec<FieldError>> + Send + Sync + 'static,
+    ) -> Self {
+        self.strategies = self.strategies.with_maker(name, make);
+        self
+    }
+
     /// Uses this store instead of the one that the configuration names.
     #[must_use]
     pub fn store(mut self, store: Arc<dyn Store>) -> Self {
@@ -147,7 +175,7 @@ impl Coredinator {
     /// # Errors
     /// [`StartError`]; nothing has been started then, and nothing but the data directory has been made.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, runtimes, probes, store, clock } = self;
+        let Self { config, runtimes, probes, strategies, store, clock } = self;
         // Before anything counts.
         let recorder = metrics::recorder();
         let data_dir = DataDir::open(&config.data_dir)?;
@@ -173,6 +201,17 @@ impl Coredinator {
         let registry = Registry::open(options).await?;
         registry.release_stops().await?;
         let declared = declare(&registry, &runtimes, &config).await?;
+        let coordinator = Coordinator::start(CoordinatorOptions {
+            store,
+            clock: Arc::clone(&clock),
+            strategies,
+            config: config.coordination.clone(),
+            services: Arc::new(Services(registry.clone())),
+            host: Arc::new(Machine::here()),
+            transport: Arc::new(HttpTransport::new()),
+            holder: identity.owner.clone(),
+        })
+        .await?;
         let supervisor = Supervisor::start(SupervisorOptions {
             registry: registry.clone(),
             runtimes: runtimes.clone(),
@@ -184,7 +223,7 @@ impl Coredinator {
         let (ready, readiness) = watch::channel(Readiness::Starting);
         let streams = CancellationToken::new();
         let info = ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), started_at, address: Some(address) };
-        let state = ApiState::new(registry.clone(), runtimes, info, readiness, streams.clone());
+        let state = ApiState::new(registry.clone(), runtimes, coordinator.clone(), info, readiness, streams.clone());
         let drained = CancellationToken::new();
         if let Some(recorder) = recorder {
             metrics::keep_up(recorder, drained.clone());
@@ -196,6 +235,7 @@ impl Coredinator {
         let ready = mark_ready(ready, supervisor.adopted());
         Ok(Running {
             registry,
+            coordinator,
             supervisor,
             address,
             started_at,
@@ -213,6 +253,7 @@ impl Coredinator {
 /// A running coredinator.
 pub struct Running {
     registry: Registry,
+    coordinator: Coordinator,
     supervisor: Supervisor,
     address: SocketAddr,
     started_at: Timestamp,
@@ -251,6 +292,12 @@ impl Running {
         &self.registry
     }
 
+    /// What coordinates agents, for registering and deciding from Rust.
+    #[must_use]
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
     /// What the configuration changed against the state that was found.
     #[must_use]
     pub fn declared(&self) -> &SyncReport {
@@ -262,6 +309,7 @@ impl Running {
     pub async fn stop(self, how: Shutdown, force: CancellationToken) {
         self.ready.send_replace(Readiness::Draining);
         self.supervisor.shutdown(how, force).await;
+        self.coordinator.shutdown().await;
         self.streams.cancel();
         self.drained.cancel();
         if let Err(error) = self.server.await {

@@ -2,6 +2,8 @@
 
 #[path = "api_suite/contract.rs"]
 mod contract;
+#[path = "api_suite/coordination.rs"]
+mod coordination;
 #[path = "api_suite/errors.rs"]
 mod errors;
 #[path = "api_suite/health.rs"]

@@ -30,5 +30,5 @@ fn the_specification_loads_as_it_stands() {
     let config = load("../spec.yaml");
     assert_eq!(config.services.len(), 2);
     assert!(config.services.iter().all(|spec| !spec.is_managed()));
-    assert!(config.coordination.is_some());
+    assert!(config.coordination.enabled);
 }

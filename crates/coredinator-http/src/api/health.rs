@@ -68,13 +68,19 @@ pub(super) async fn system(State(api): State<Api>, _: NoParams) -> Response {
             system_metrics: SystemMetrics {
                 cpu_usage: format!("{}%", api.system.cpu()),
                 memory_usage: format!("{}%", api.system.memory()),
-                active_agents: 0,
+                active_agents: active_agents(&api),
             },
             version: api.info.version.clone(),
             uptime_seconds: u64::try_from(uptime).unwrap_or(0),
             ready,
         }),
     )
+}
+
+/// How many agents take part in coordination; none where it is disabled.
+fn active_agents(api: &Api) -> u32 {
+    let agents = api.coordinator().map_or(0, coredinator_coord::Coordinator::active_agents);
+    u32::try_from(agents).unwrap_or(u32::MAX)
 }
 
 /// 200 or 503 with the same document.

@@ -12,8 +12,11 @@ use axum::{
 };
 use utoipa_swagger_ui::SwaggerUi;
 
+mod agents;
 mod body;
 mod commands;
+mod coordination;
+mod coordination_schema;
 mod discovery;
 mod edge;
 mod events;
@@ -56,7 +59,30 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/heartbeat", post(commands::heartbeat))
         .route("/logs", get(logs::logs))
         .route("/endpoints", get(discovery::endpoints));
+    let of_agent = Router::new()
+        .route("/", get(agents::get).delete(agents::deregister))
+        .route("/heartbeat", post(agents::heartbeat))
+        .route("/intention", post(agents::intend))
+        .route("/decision", get(agents::told))
+        .route("/decision/ack", post(agents::acknowledge));
+    let of_coordination = Router::new()
+        .route("/status", get(coordination::status))
+        .route("/cycles", get(coordination::cycles))
+        .route("/cycles/{cycle}", get(coordination::cycle))
+        .route("/step", post(coordination::step))
+        .route("/strategy", post(coordination::strategy))
+        .route("/events", get(coordination::events));
     Router::new()
+        .route("/api/coredinator/agents", get(agents::list))
+        .route(
+            "/api/coredinator/agents/register",
+            // An agent may have that name, too.
+            post(agents::register)
+                .get(|api, params| agents::get(api, Path("register".to_owned()), params))
+                .delete(|api, params| agents::deregister(api, Path("register".to_owned()), params)),
+        )
+        .nest("/api/coredinator/agents/{agent_id}", of_agent)
+        .nest("/api/coredinator/coordination", of_coordination)
         .route("/api/coredinator/services", get(services::list))
         .route(
             "/api/coredinator/services/register",

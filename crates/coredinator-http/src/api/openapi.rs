@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{commands, discovery, events, health, logs, metrics, services};
+use super::{agents, commands, coordination, discovery, events, health, logs, metrics, services};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -29,6 +29,20 @@ use super::{commands, discovery, events, health, logs, metrics, services};
         discovery::endpoints,
         discovery::prometheus,
         events::events,
+        agents::register,
+        agents::list,
+        agents::get,
+        agents::deregister,
+        agents::heartbeat,
+        agents::intend,
+        agents::told,
+        agents::acknowledge,
+        coordination::status,
+        coordination::cycles,
+        coordination::cycle,
+        coordination::step,
+        coordination::strategy,
+        coordination::events,
         health::system,
         health::health,
         health::livez,
@@ -41,6 +55,8 @@ use super::{commands, discovery, events, health, logs, metrics, services};
         (name = "commands", description = "what is done to services by hand"),
         (name = "health", description = "how everything is"),
         (name = "events", description = "what happened"),
+        (name = "agents", description = "who takes part in coordination, what they want and what they get"),
+        (name = "coordination", description = "how conflicts between agents are resolved, cycle by cycle"),
         (name = "discovery", description = "where services are reached"),
         (name = "server", description = "coredinator itself"),
     )

@@ -6,7 +6,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use coredinator_core::{FieldError, RuntimeError};
+use coredinator_coord::CoordError;
+use coredinator_core::{FieldError, RuntimeError, StoreError};
 use coredinator_registry::RegistryError;
 
 use super::{model::ProblemDocument, render::to_json};
@@ -63,6 +64,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "NotFound", format!("there is no service {shown:?}"))
     }
 
+    /// The same with its errors seen from a document that holds the wrong part at `pointer`.
+    pub(super) fn under(mut self, pointer: &str) -> Self {
+        self.errors = self.errors.into_iter().map(|error| error.under(pointer)).collect();
+        self
+    }
+
     /// 409: its state does not allow it.
     pub(super) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
@@ -76,6 +83,17 @@ impl Problem {
     /// 504: it took longer than the request (or the server) is willing to wait.
     pub(super) fn too_slow(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", detail).retryable()
+    }
+
+    /// 503 or 500: the store did not take a change.
+    fn not_stored(source: &StoreError, retryable: bool) -> Self {
+        tracing::warn!(error = %chain(source), "the store did not take a change");
+        let detail = format!("the change was not stored: {source}");
+        if retryable {
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", detail).retryable()
+        } else {
+            Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", detail)
+        }
     }
 
     /// What a response that carries no problem of its own says with its status.
@@ -130,16 +148,28 @@ impl From<RegistryError> for Problem {
             RegistryError::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
             RegistryError::Conflict { code, message } => Self::conflict(code, message),
             RegistryError::Invalid(errors) => Self::invalid(errors),
-            RegistryError::Store(source) => {
-                tracing::warn!(error = %chain(&source), "the store did not take a change");
-                let detail = format!("the change was not stored: {source}");
-                if retryable {
-                    Self::new(StatusCode::SERVICE_UNAVAILABLE, "StoreUnavailable", detail).retryable()
-                } else {
-                    Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", detail)
-                }
-            }
+            RegistryError::Store(source) => Self::not_stored(&source, retryable),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", other.to_string()),
+        }
+    }
+}
+
+impl From<CoordError> for Problem {
+    fn from(error: CoordError) -> Self {
+        let retryable = error.is_retryable();
+        let text = error.to_string();
+        match error {
+            CoordError::UnknownAgent(_) | CoordError::UnknownGroup { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "NotFound", text)
+            }
+            CoordError::Invalid(errors) => Self::invalid(errors),
+            CoordError::Stale { .. } => Self::conflict("Stale", text),
+            CoordError::Full(_) => Self::conflict("Full", text),
+            CoordError::NotLeading(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "NotLeading", text).retryable(),
+            CoordError::NoPlan(_) => Self::conflict("NoPlan", text),
+            CoordError::Store(source) => Self::not_stored(&source, retryable),
+            CoordError::Ended => Self::draining(),
+            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", text),
         }
     }
 }

@@ -6,6 +6,11 @@ use std::{
     time::Duration,
 };
 
+use axum::{
+    body::Body,
+    http::{HeaderValue, header},
+    response::Response,
+};
 use bytes::{BufMut, Bytes, BytesMut};
 use coredinator_core::{Exit, InstanceState, Reason, ServiceName, ServiceStatus, Timestamp};
 use coredinator_registry::{
@@ -108,6 +113,13 @@ impl Renderer {
 /// A document as JSON. The documents of this crate have text keys and finite numbers, which cannot fail.
 pub(super) fn to_json<T: serde::Serialize>(document: &T) -> Bytes {
     serde_json::to_vec(document).unwrap_or_else(|_| unreachable!("a document without maps of odd keys")).into()
+}
+
+/// An answer with this document.
+pub(super) fn json<T: serde::Serialize>(document: &T) -> Response {
+    let mut response = Response::new(Body::from(to_json(document)));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 impl Service {

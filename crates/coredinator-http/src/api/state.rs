@@ -2,10 +2,11 @@
 
 use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
+use coredinator_coord::Coordinator;
 use coredinator_core::{SpecDefaults, Timestamp};
 use coredinator_registry::{Registry, ServiceView};
 use coredinator_supervisor::Runtimes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{problem::Problem, render::Renderer, system::SystemSampler};
@@ -58,6 +59,9 @@ pub struct ApiState(Arc<Parts>);
 pub(super) struct Parts {
     pub(super) registry: Registry,
     pub(super) runtimes: Runtimes,
+    pub(super) coordinator: Coordinator,
+    /// How many problems on paper are solved at the same time.
+    pub(super) dry_runs: Semaphore,
     pub(super) info: ServerInfo,
     pub(super) ready: watch::Receiver<Readiness>,
     /// Ends whatever would hold a shutdown up: streams, and requests that wait.
@@ -74,6 +78,7 @@ impl ApiState {
     pub fn new(
         registry: Registry,
         runtimes: Runtimes,
+        coordinator: Coordinator,
         info: ServerInfo,
         ready: watch::Receiver<Readiness>,
         shutdown: CancellationToken,
@@ -82,7 +87,19 @@ impl ApiState {
         // Indices start anew with every process; this keeps their entity tags apart.
         let renderer = Renderer::new(info.started_at.as_microsecond().unsigned_abs());
         let system = SystemSampler::start();
-        Self(Arc::new(Parts { registry, runtimes, info, ready, shutdown, index, renderer, system }))
+        let dry_runs = Semaphore::new(1);
+        Self(Arc::new(Parts {
+            registry,
+            runtimes,
+            coordinator,
+            dry_runs,
+            info,
+            ready,
+            shutdown,
+            index,
+            renderer,
+            system,
+        }))
     }
 }
 
@@ -101,6 +118,17 @@ impl Api {
     /// The time now.
     pub(super) fn now(&self) -> Timestamp {
         self.registry.clock().now()
+    }
+
+    /// What coordinates agents, unless that is disabled.
+    pub(super) fn coordinator(&self) -> Result<&Coordinator, Problem> {
+        if self.coordinator.config().enabled {
+            Ok(&self.state.0.coordinator)
+        } else {
+            let detail = "coordination is disabled; to enable it, set coredinator.coordination.enabled to true in the \
+                          configuration and start coredinator again";
+            Err(Problem::conflict("CoordinationDisabled", detail))
+        }
     }
 
     /// One service.
@@ -125,6 +153,10 @@ impl Deref for Api {
 pub struct ApiOptions {
     /// Bodies larger than this many bytes are refused.
     pub max_body: usize,
+    /// The same for agents and their intentions.
+    pub max_intention: usize,
+    /// The same for problems on paper.
+    pub max_problem: usize,
     /// A request that has not been answered by then (beyond what it asked to wait) is given up.
     pub timeout: Duration,
     /// Host names, beside `localhost`, under which browsers on this machine may change things.
@@ -134,10 +166,12 @@ pub struct ApiOptions {
 }
 
 impl Default for ApiOptions {
-    /// 1 MiB, 30 s, no further host, the specification's health checks.
+    /// 1 MiB (intentions 4, problems 16), 30 s, no further host, the specification's health checks.
     fn default() -> Self {
         Self {
             max_body: 1024 * 1024,
+            max_intention: 4 * 1024 * 1024,
+            max_problem: 16 * 1024 * 1024,
             timeout: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
             spec_defaults: SpecDefaults::default(),

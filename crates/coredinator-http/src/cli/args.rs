@@ -80,6 +80,20 @@ pub enum Command {
     Events(EventsArgs),
     /// Wait until services have come to be as wanted
     Wait(WaitArgs),
+    /// List the agents that are coordinated
+    Agents(AgentsArgs),
+    /// Show everything about one agent
+    Agent(AgentArgs),
+    /// List the last cycles of coordination
+    Cycles(CyclesArgs),
+    /// Show a cycle: who asked for what, who got what, and why
+    Cycle(CycleArgs),
+    /// Run a cycle now
+    Step(GroupArgs),
+    /// Show by which strategies conflicts are resolved, or switch to another
+    Strategy(SwitchArgs),
+    /// Solve a recorded cycle again, and tell whether the plan is the same
+    Replay(ReplayArgs),
     /// Solve a coordination problem of a file, without a server
     Coordinate(CoordinateArgs),
     /// Check a configuration, or show what is in force
@@ -273,6 +287,83 @@ pub struct WaitArgs {
     pub wanted: Vec<super::wait::Wanted>,
 }
 
+/// `agents`.
+#[derive(Debug, Args)]
+pub struct AgentsArgs {
+    /// Only agents of this group
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+/// `agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Which agent
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// A group of agents.
+#[derive(Debug, Args)]
+pub struct GroupArgs {
+    /// Of which group [default: default]
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+/// `cycles`.
+#[derive(Debug, Args)]
+pub struct CyclesArgs {
+    /// Of which group.
+    #[command(flatten)]
+    pub group: GroupArgs,
+    /// How many of the newest
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub limit: u32,
+    /// Go on with cycles as they end
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `cycle`.
+#[derive(Debug, Args)]
+pub struct CycleArgs {
+    /// The cycle's number
+    #[arg(value_name = "N")]
+    pub cycle: u64,
+    /// Of which group.
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// `strategy`.
+#[derive(Debug, Args)]
+pub struct SwitchArgs {
+    /// The strategy to switch to, from the next cycle on; none: show which are in force
+    #[arg(value_name = "NAME", conflicts_with = "strategy_file")]
+    pub name: Option<String>,
+    /// An option of it, such as when_it_does_not_fit=block; several, if repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = option, requires = "name")]
+    pub option: Vec<(String, Value)>,
+    /// A file (YAML or JSON) that says both, as conflict_resolution does in a configuration
+    #[arg(long, value_name = "FILE")]
+    pub strategy_file: Option<PathBuf>,
+    /// Of which group; none: of all
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The number of a cycle that the server has, or a file with a cycle's record ("-" for standard input)
+    #[arg(value_name = "N|FILE")]
+    pub cycle: String,
+    /// Of which group.
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
 /// `coordinate`.
 #[derive(Debug, Args)]
 pub struct CoordinateArgs {
@@ -379,6 +470,16 @@ mod tests {
             "wait a --for healthy,deleted --timeout 1m",
             "coordinate --problem f --strategy centralized --option a=1 --option b=x --iterations 5 --deadline 300ms",
             "coordinate -p - --strategy-file f -o json",
+            "agents --group g",
+            "agent a -o json",
+            "cycles -w --limit 5 --group g",
+            "cycle 7 --group g -o json",
+            "step --group g",
+            "strategy",
+            "strategy game_theoretic --option rule=vcg --group g",
+            "strategy --strategy-file f",
+            "replay 7",
+            "replay -",
             "config check f",
             "config show",
             "healthcheck",
@@ -397,6 +498,8 @@ mod tests {
             "ps --timeout x",
             "logs --tail -1",
             "coordinate",
+            "cycle x",
+            "strategy --option a=1",
             "coordinate -p f --option a",
             "coordinate -p f -s x --strategy-file f",
         ] {

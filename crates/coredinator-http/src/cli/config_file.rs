@@ -51,7 +51,10 @@ fn runtimes(program: &Program) -> Vec<Arc<dyn Runtime>> {
 }
 
 fn checks<'a>(program: &'a Program, runtimes: &'a [Arc<dyn Runtime>]) -> Checks<'a> {
-    Checks::default().with_runtimes(runtimes).with_probe_check(|check| program.probes.validate(check))
+    Checks::default()
+        .with_runtimes(runtimes)
+        .with_probe_check(|check| program.probes.validate(check))
+        .with_strategies(program.strategies.clone())
 }
 
 /// Loads the configuration in force: of `named` or the default file, the environment and the flags.

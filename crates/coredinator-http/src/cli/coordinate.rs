@@ -2,14 +2,12 @@
 
 use std::{io::Read as _, path::Path, sync::Arc, time::Duration};
 
+use coredinator_coord::{Chosen, StrategyFault, resolve};
 use coredinator_core::{
     FieldError,
-    coordination::{
-        Budget, CoordinationStrategy, NoNegotiator, Plan, PlanHeader, Problem, ProblemDocument, assemble, verify,
-    },
+    coordination::{NoNegotiator, Plan, Problem, ProblemDocument},
 };
 use serde_json::{Map, Value};
-use tokio::time::{Instant, sleep};
 
 use super::{
     ExitStatus, Failure, Program,
@@ -23,6 +21,10 @@ use crate::{config::document::Document, coordination::problem_from_json};
 
 /// How many errors are told before the rest is only counted.
 const MAX_TOLD: usize = 50;
+/// The strategy where none is named.
+const DEFAULT_STRATEGY: &str = "priority_based";
+/// How long a strategy may take where neither flag nor problem says.
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// The largest problem that is read: 256 MiB.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -30,7 +32,7 @@ const MAX_BYTES: u64 = 256 << 20;
 ///
 /// # Errors
 /// [`ExitStatus::Usage`] with everything that is wrong with the problem or the strategy; [`ExitStatus::Failed`] where the
-/// strategy makes no plan, or one that breaks a limit.
+/// strategy fails or makes a plan that breaks a limit, after the plan that was made instead.
 pub async fn run(program: &Program, output: &Output, args: &CoordinateArgs) -> Result<(), Failure> {
     let strategy = strategy(program, &args.strategy)?;
     let name = if is_stdin(&args.problem) { "standard input".to_owned() } else { args.problem.display().to_string() };
@@ -49,44 +51,63 @@ pub async fn run(program: &Program, output: &Output, args: &CoordinateArgs) -> R
         }
     }
     let problem = Arc::new(problem);
-    let plan = solve(Arc::clone(&problem), strategy).await?;
-    show(output, &plan, problem.document())
+    let deadline = problem.document().budget.deadline_ms.map_or(PATIENCE, Duration::from_millis);
+    let resolved = resolve(Arc::clone(&problem), &strategy, Arc::new(NoNegotiator), 0, deadline).await;
+    if let Some(plan) = &resolved.plan {
+        show(output, plan, problem.document())?;
+    }
+    if resolved.faults.is_empty() { Ok(()) } else { Err(failed(&resolved.faults, resolved.plan.as_ref())) }
 }
 
 /// Writes a plan.
 fn show(output: &Output, plan: &Plan, problem: &ProblemDocument) -> Result<(), Failure> {
     let value = serde_json::to_value(plan).unwrap_or_default();
-    let granted: Vec<&str> = plan.decisions.iter().map(|decision| decision.agent_id.as_str()).collect();
-    output.data(&value, &granted, |wide| {
+    let agents: Vec<&str> = plan.decisions.iter().map(|decision| decision.agent_id.as_str()).collect();
+    output.data(&value, &agents, |wide| {
         let problem = serde_json::to_value(problem).unwrap_or_default();
         plan_view::plan(&value, Some(&problem), wide)
     })
 }
 
-/// The strategy that is asked for.
-fn strategy(program: &Program, args: &StrategyArgs) -> Result<Arc<dyn CoordinationStrategy>, Failure> {
-    let (name, choice) = choice(args)?;
-    program.strategies.make("", &choice).map_err(|errors| invalid(&name, &errors))
+/// What strategies did wrong, and who decided instead.
+fn failed(faults: &[StrategyFault], plan: Option<&Plan>) -> Failure {
+    let first = faults.first().map_or("the strategy", |fault| &fault.strategy);
+    let message = match plan {
+        Some(plan) => format!("{first} failed, and this plan is by {}", plan.strategy),
+        None => format!("{first} failed, and there is no plan"),
+    };
+    let told =
+        |fault: &StrategyFault| format!("{} {}: {}", fault.strategy, fault.kind.as_str(), fault.details.join("; "));
+    Failure { details: faults.iter().map(told).collect(), ..Failure::new(ExitStatus::Failed, message) }
 }
 
-/// What is asked for, as the configuration would have it, and what it is called in messages.
-pub(super) fn choice(args: &StrategyArgs) -> Result<(String, Value), Failure> {
-    if let Some(file) = &args.strategy_file {
+/// The strategy that is asked for.
+fn strategy(program: &Program, args: &StrategyArgs) -> Result<Chosen, Failure> {
+    let StrategyArgs { strategy, option, strategy_file } = args;
+    let name = strategy.as_deref().unwrap_or(DEFAULT_STRATEGY);
+    let (name, choice) = choice(name, option, strategy_file.as_deref())?;
+    let made = program.strategies.make("", &choice).map_err(|errors| invalid(&name, &errors))?;
+    Chosen::new(choice, made)
+        .map_err(|error| Failure::caused(ExitStatus::Failed, "the strategy cannot be used", &error))
+}
+
+/// A strategy as the configuration would name it, and what it is called in messages.
+pub(super) fn choice(name: &str, options: &[(String, Value)], file: Option<&Path>) -> Result<(String, Value), Failure> {
+    if let Some(file) = file {
+        let name = file.display().to_string();
         let text = String::from_utf8(read(file)?)
-            .map_err(|_| Failure::new(ExitStatus::Usage, format!("{} is not UTF-8", file.display())))?;
-        let document = Document::parse(&text, &|_| None).map_err(|faults| {
-            let errors: Vec<String> =
-                faults.iter().map(|fault| format!("{}:{}: {}", file.display(), fault.position, fault.detail)).collect();
-            Failure { details: errors, ..Failure::new(ExitStatus::Usage, "the strategy cannot be read") }
+            .map_err(|_| Failure::new(ExitStatus::Usage, format!("{name} is not UTF-8")))?;
+        let document = Document::parse(&text, &|_| None).map_err(|faults| Failure {
+            details: faults.iter().map(|fault| format!("{name}:{}: {}", fault.position, fault.detail)).collect(),
+            ..Failure::new(ExitStatus::Usage, format!("{name} cannot be read"))
         })?;
-        return Ok((file.display().to_string(), document.value()));
+        return Ok((name, document.value()));
     }
-    let name = args.strategy.clone().unwrap_or_else(|| "priority_based".to_owned());
-    if args.option.is_empty() {
-        return Ok(("--strategy".to_owned(), name.into()));
+    if options.is_empty() {
+        return Ok(("the strategy".to_owned(), name.into()));
     }
-    let options: Map<String, Value> = args.option.iter().cloned().collect();
-    Ok(("--option".to_owned(), Value::Object(Map::from_iter([(name, Value::Object(options))]))))
+    let options: Map<String, Value> = options.iter().cloned().collect();
+    Ok(("the strategy".to_owned(), Value::Object(Map::from_iter([(name.to_owned(), Value::Object(options))]))))
 }
 
 /// Everything that is wrong with a document.
@@ -116,43 +137,4 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
         return Err(Failure::new(ExitStatus::Usage, format!("{} is larger than {MAX_BYTES} bytes", path.display())));
     }
     Ok(bytes)
-}
-
-/// Has a strategy make a plan, and checks it.
-async fn solve(problem: Arc<Problem>, strategy: Arc<dyn CoordinationStrategy>) -> Result<Plan, Failure> {
-    let limits = problem.document().budget;
-    let budget = Budget::new(limits.iterations);
-    let name = strategy.name().to_owned();
-    let started = Instant::now();
-    let mut solving = tokio::spawn({
-        let (problem, budget) = (Arc::clone(&problem), budget.clone());
-        async move { strategy.resolve(&problem, &budget, &NoNegotiator).await }
-    });
-    let deadline = async {
-        match limits.deadline_ms {
-            Some(deadline) => sleep(Duration::from_millis(deadline)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let made = tokio::select! {
-        made = &mut solving => made,
-        () = deadline => {
-            budget.end();
-            solving.await
-        }
-    };
-    let failed = |error: &(dyn std::error::Error + 'static)| {
-        Failure::caused(ExitStatus::Failed, format!("{name} made no plan"), error)
-    };
-    let resolution = made.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-    let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
-    let header = PlanHeader { strategy: name.clone(), epoch: 0, fallback: false, elapsed_ms };
-    let wrong = |details: Vec<String>| Failure {
-        details,
-        ..Failure::new(ExitStatus::Failed, format!("{name} made a plan that breaks a limit"))
-    };
-    let mut plan = assemble(&problem, &resolution, &header).map_err(|error| wrong(vec![error]))?;
-    verify(&problem, &plan).map_err(wrong)?;
-    plan.verified = true;
-    Ok(plan)
 }

@@ -8,6 +8,8 @@ pub mod args;
 pub mod client;
 pub mod config_file;
 pub mod coordinate;
+pub mod coordination;
+pub mod coordination_view;
 pub mod events;
 mod exit;
 pub mod human;
@@ -17,6 +19,7 @@ pub mod output;
 pub mod paint;
 pub mod plan_view;
 pub mod register;
+pub mod replay;
 pub mod serve;
 pub mod services;
 pub mod sse;
@@ -138,6 +141,13 @@ async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {
         Command::Deregister(args) => register::deregister(&client()?, output, args, limit).await,
         Command::Events(args) => events::run(&client()?, output, args).await,
         Command::Wait(args) => wait::run(&client()?, output, args, limit).await,
+        Command::Agents(args) => coordination::agents(&client()?, output, args).await,
+        Command::Agent(args) => coordination::agent(&client()?, output, args).await,
+        Command::Cycles(args) => coordination::cycles(&client()?, output, args).await,
+        Command::Cycle(args) => coordination::cycle(&client()?, output, args).await,
+        Command::Step(args) => coordination::step(&client()?, output, args).await,
+        Command::Strategy(args) => coordination::strategy(&client()?, output, args).await,
+        Command::Replay(args) => replay::run(program, client, output, args).await,
         Command::Coordinate(args) => coordinate::run(program, output, args).await,
         Command::Config(args) => config_file::run(program, output, &args.command),
         Command::Healthcheck => system::healthcheck(&client()?, output).await,

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// What stands where there is nothing.
-const NONE: &str = "-";
+pub(super) const NONE: &str = "-";
 
 /// A number to four decimals at most, without trailing zeros.
 pub(super) fn amount(number: f64) -> String {
@@ -21,16 +21,16 @@ pub(super) fn amount(number: f64) -> String {
     if short == "-0" { "0".to_owned() } else { short.to_owned() }
 }
 
-fn number(value: &Value, key: &str) -> String {
+pub(super) fn number(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_f64).map_or_else(|| NONE.to_owned(), amount)
 }
 
-fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+pub(super) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// `steam 6, water 2.5`: a map's numbers, without those that are 0.
-fn amounts(value: &Value, key: &str) -> String {
+pub(super) fn amounts(value: &Value, key: &str) -> String {
     let all = value.get(key).and_then(Value::as_object).into_iter().flatten();
     let each = all.filter_map(|(name, value)| {
         let number = value.as_f64().or_else(|| value.get("value").and_then(Value::as_f64))?;
@@ -39,12 +39,12 @@ fn amounts(value: &Value, key: &str) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn or_none(text: String) -> String {
+pub(super) fn or_none(text: String) -> String {
     if text.is_empty() { NONE.to_owned() } else { text }
 }
 
 /// What an option takes: amounts of resources, and values of variables after `@`.
-fn option(option: &Value) -> String {
+pub(super) fn option(option: &Value) -> String {
     let parts = [amounts(option, "demands"), values(option, "claims")];
     let needs = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     let id = clean(text(option, "id"));
@@ -52,7 +52,7 @@ fn option(option: &Value) -> String {
 }
 
 /// `level=2.5`: a map's values, those that are 0 too.
-fn values(value: &Value, key: &str) -> String {
+pub(super) fn values(value: &Value, key: &str) -> String {
     let all = value.get(key).and_then(Value::as_object).into_iter().flatten();
     let each = all.filter_map(|(name, value)| {
         let number = value.as_f64().or_else(|| value.get("value").and_then(Value::as_f64))?;

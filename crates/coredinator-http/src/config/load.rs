@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use coredinator_coord::{CoordinationConfig, Strategies};
 use coredinator_core::{
     CheckTiming, FieldError, HealthCheck, ProbeSpec, Runtime, ServiceSpec, SpecDefaults,
     field::{FieldReader, join, kind, nearest},
@@ -75,10 +76,11 @@ type RuntimeCheck<'a> = dyn Fn(&ServiceSpec) -> Vec<FieldError> + 'a;
 /// Checks what a health check asks of its probe; pointers are relative to the `health_check` section.
 type ProbeCheck<'a> = dyn Fn(&HealthCheck) -> Vec<FieldError> + 'a;
 
-/// What only the runtimes and probes at hand can judge.
+/// What only the runtimes, probes and strategies at hand can judge.
 pub struct Checks<'a> {
     runtime: Box<RuntimeCheck<'a>>,
     probe: Box<ProbeCheck<'a>>,
+    strategies: Strategies,
 }
 
 impl fmt::Debug for Checks<'_> {
@@ -88,9 +90,9 @@ impl fmt::Debug for Checks<'_> {
 }
 
 impl Default for Checks<'_> {
-    /// Any runtime and any probe will do.
+    /// Any runtime and any probe will do, and the strategies that come with coredinator.
     fn default() -> Self {
-        Self { runtime: Box::new(|_| Vec::new()), probe: Box::new(|_| Vec::new()) }
+        Self { runtime: Box::new(|_| Vec::new()), probe: Box::new(|_| Vec::new()), strategies: Strategies::builtin() }
     }
 }
 
@@ -119,6 +121,13 @@ impl<'a> Checks<'a> {
     #[must_use]
     pub fn with_probe_check(mut self, check: impl Fn(&HealthCheck) -> Vec<FieldError> + 'a) -> Self {
         self.probe = Box::new(check);
+        self
+    }
+
+    /// Conflicts of agents are resolved by one of these strategies; another is an error.
+    #[must_use]
+    pub fn with_strategies(mut self, strategies: Strategies) -> Self {
+        self.strategies = strategies;
         self
     }
 
@@ -456,7 +465,9 @@ impl Reading {
         let timing = reader.parsed("health_check", |pointer, value| CheckTiming::parse(pointer, value, &base));
         let health_check = timing.unwrap_or(base);
         let services = reader.raw("services");
-        let coordination = reader.raw("coordination");
+        let coordination = reader
+            .parsed("coordination", |pointer, value| CoordinationConfig::parse(pointer, &value, &checks.strategies));
+        let coordination = coordination.unwrap_or_default();
         self.errors.extend(reader.finish(|| ()).err().into_iter().flatten());
 
         let services = self.services(services, &SpecDefaults { health_check }, checks, folder, origins);

@@ -13,7 +13,7 @@
 //!   health_check: {interval: 30, timeout: 10, retries: 3}
 //!   services:
 //!     corerl: {runtime: process, command: [./corerl, --port, "{port}"], port: 0, health_endpoint: /health}
-//!   coordination: {}                # kept as it is
+//!   coordination: {enabled: true, sync_interval: 1, conflict_resolution: priority_based}
 //! alerts: []                        # kept as it is
 //! ```
 //!
@@ -26,6 +26,7 @@
 //!   which the former wins. An empty variable counts as unset.
 
 mod across;
+mod coordination;
 pub mod document;
 pub mod interpolate;
 mod load;
@@ -44,6 +45,7 @@ pub use services::load_services;
 
 use std::path::PathBuf;
 
+use coredinator_coord::CoordinationConfig;
 use coredinator_core::{CheckTiming, ServiceSpec};
 use serde_json::{Map, Value, json};
 
@@ -64,8 +66,8 @@ pub struct Config {
     pub health_check: CheckTiming,
     /// The declared services, in the order of the file.
     pub services: Vec<ServiceSpec>,
-    /// The `coordination` section, as it is.
-    pub coordination: Option<Value>,
+    /// How agents are coordinated.
+    pub coordination: CoordinationConfig,
     /// The `alerts` section, as it is.
     pub alerts: Option<Value>,
 }
@@ -83,7 +85,7 @@ impl Config {
     pub fn to_document(&self) -> Value {
         let services: Map<String, Value> =
             self.services.iter().map(|spec| (spec.name.to_string(), service(spec))).collect();
-        let mut section = json!({
+        let section = json!({
             "host": self.host,
             "port": self.port,
             "data_dir": self.data_dir,
@@ -91,10 +93,8 @@ impl Config {
             "detach": self.detach,
             "health_check": self.health_check,
             "services": services,
+            "coordination": coordination::document(&self.coordination),
         });
-        if let Some(coordination) = &self.coordination {
-            section["coordination"] = coordination.clone();
-        }
         let mut document = json!({ "coredinator": section });
         if let Some(alerts) = &self.alerts {
             document["alerts"] = alerts.clone();

@@ -79,7 +79,7 @@ fn the_specification_loads_verbatim() {
             assert_eq!(names, ["corerl", "coreio"], "in the order of the file");
             assert_eq!(config.services[1].restart_policy, RestartPolicy::OnFailure { max: None });
             assert!(config.services.iter().all(|spec| !spec.is_managed()));
-            assert_eq!(config.coordination.unwrap()["conflict_resolution"], "priority_based");
+            assert_eq!(config.coordination.groups["default"].conflict_resolution, "priority_based");
             assert_eq!(loaded.warnings, []);
         }
         assert_eq!(config.alerts.is_some(), text.contains("alerts:"));
@@ -422,4 +422,67 @@ fn services_are_read_from_either_form() {
         wrong("")[0],
         "s.yaml: the file is empty\n  hint: a service has at least a name, and a port or a command"
     );
+}
+
+#[test]
+fn coordination_is_read_as_the_rest() {
+    let config = load(SPECIFICATION).config.coordination;
+    assert_eq!(config, load("coredinator: {}").config.coordination, "what the specification says is what holds anyway");
+    assert!(config.enabled);
+    let text = "coredinator:
+  coordination:
+    enabld: true
+    sync_interval: soon
+    conflict_resolution: centralised
+    resources:
+      steam: {capacity: -1}
+    groups:
+      line-b: {conflict_resolution: {priority_based: {when_it_does_not_fit: wait}}}
+";
+    let told = problems(loader(text));
+    for start in [
+        "c.yaml:3:5: coredinator.coordination.enabld: unknown field \"enabld\"\n  hint: did you mean \"enabled\"?",
+        "c.yaml:4:5: coredinator.coordination.sync_interval: not a duration: \"soon\"",
+        "c.yaml:5:5: coredinator.coordination.conflict_resolution: unknown strategy \"centralised\"\n  hint: did you mean \"centralized\"?",
+        "c.yaml:7:15: coredinator.coordination.resources.steam.capacity: must be an amount of 0 or more, but is -1",
+        "c.yaml:9:55: coredinator.coordination.groups.line-b.conflict_resolution.priority_based.when_it_does_not_fit: ",
+    ] {
+        assert!(told.iter().any(|told| told.starts_with(start)), "{start}\n{told:#?}");
+    }
+    assert_eq!(told.len(), 5, "{told:#?}");
+    assert_eq!(
+        problems(loader("coordination: {}")),
+        [
+            "c.yaml:1:1: coordination: unknown field \"coordination\"\n  hint: it belongs below \"coredinator:\", indented: coredinator.coordination"
+        ]
+    );
+}
+
+#[test]
+fn coordination_that_is_shown_loads_again() {
+    let text = "coredinator:
+  coordination:
+    enabled: false
+    sync_interval: 250ms
+    conflict_resolution: {priority_based: {when_it_does_not_fit: block}}
+    on_silence: hold
+    ttl: 1m
+    budget: {iterations: 1000, deadline_ms: 100}
+    resources: [{name: steam, capacity: 120, unit: t/h, reserve: 5}, {name: system.memory, reserve: 1000}]
+    variables:
+      pressure: {min: 4, max: 12, max_rate: 0.5, current: 8, on_conflict: blend}
+    agents: {boiler-1: {priority: 5, preemptible: false}}
+    max_priority: 3
+    groups:
+      b: {sync_interval: 5, collect: 0.2, on_silence: {id: low, demands: {air: 1}, utility: 0}, resources: {air: {capacity: 4}}}
+";
+    let loaded = load(text);
+    assert_eq!(loaded.origin("/coredinator/coordination/sync_interval").to_string(), "c.yaml:4:5");
+    assert_eq!(loaded.origin("/coredinator/coordination/variables/pressure/min").to_string(), "c.yaml:11:18");
+    assert_eq!(loaded.origin("/coredinator/coordination/max_agents").to_string(), "default");
+    let document = loaded.config.to_document();
+    let shown = &document["coredinator"]["coordination"];
+    assert_eq!(shown["sync_interval"], 0.25);
+    assert_eq!(shown["resources"]["system.memory"], json!({"unit": "", "reserve": 1000.0, "kind": "divisible"}));
+    assert_eq!(load(&document.to_string()).config.coordination, loaded.config.coordination);
 }

@@ -1,6 +1,9 @@
-//! Documents of coordination, read strictly: agents, intentions and problems, with every error at once.
+//! What the engine of coordination needs of its neighbours: documents read strictly, with every error at once, and what it
+//! is told of services and the machine.
 
 mod read;
 mod shape;
+mod surroundings;
 
 pub use read::{agent, intention, problem, problem_from_json};
+pub(crate) use surroundings::{Machine, Services};

@@ -9,6 +9,9 @@ use axum::{
     extract::ConnectInfo,
     http::{HeaderMap, Request, StatusCode},
 };
+use coredinator_coord::{
+    CoordinationConfig, Coordinator, CoordinatorOptions, EveryService, HttpTransport, Strategies, UnknownHost,
+};
 use coredinator_core::{
     FieldError, InstanceRef, LogLine, LogQuery, LogStream, ObservationStream, OutputStream, Runtime,
     RuntimeCapabilities, RuntimeError, RuntimeName, ServiceName, ServiceSpec, StartRequest, Started, StopRequest,
@@ -74,6 +77,7 @@ impl Runtime for Paper {
 /// An API, and what it stands on.
 pub(crate) struct Plant {
     pub(crate) registry: Registry,
+    pub(crate) coordinator: Coordinator,
     pub(crate) router: Router,
     pub(crate) ready: watch::Sender<Readiness>,
     pub(crate) shutdown: CancellationToken,
@@ -85,6 +89,25 @@ impl Plant {
     }
 
     pub(crate) async fn with(store: Arc<dyn Store>, options: ApiOptions) -> Self {
+        Self::coordinating(store, options, &coordination()).await
+    }
+
+    /// One whose agents are coordinated as this section of the configuration says.
+    pub(crate) async fn coordinating(store: Arc<dyn Store>, options: ApiOptions, section: &Value) -> Self {
+        let strategies = Strategies::builtin();
+        let config = CoordinationConfig::parse("", section, &strategies).unwrap();
+        let coordinator = Coordinator::start(CoordinatorOptions {
+            store: Arc::clone(&store),
+            clock: Arc::new(SystemClock),
+            strategies,
+            config,
+            services: Arc::new(EveryService),
+            host: Arc::new(UnknownHost),
+            transport: Arc::new(HttpTransport::new()),
+            holder: "test".to_owned(),
+        })
+        .await
+        .unwrap();
         let registry = Registry::open(RegistryOptions {
             store,
             clock: Arc::new(SystemClock),
@@ -99,8 +122,8 @@ impl Plant {
         let started_at = registry.clock().now();
         let info = ServerInfo { version: "1.2.3".to_owned(), started_at, address: None };
         let runtimes = Runtimes::new([Arc::new(Paper) as Arc<dyn Runtime>]);
-        let state = ApiState::new(registry.clone(), runtimes, info, readiness, shutdown.clone());
-        Self { registry, router: router(state, options), ready, shutdown }
+        let state = ApiState::new(registry.clone(), runtimes, coordinator.clone(), info, readiness, shutdown.clone());
+        Self { registry, coordinator, router: router(state, options), ready, shutdown }
     }
 
     /// Asks from this machine.
@@ -135,6 +158,17 @@ impl Plant {
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
         answer.json()
     }
+}
+
+/// Two groups. Cycles take place only when they are asked for; nothing is waited for in them for long.
+pub(crate) fn coordination() -> Value {
+    json!({
+        "sync_interval": 36000, "collect": 1e-5, "distribute": 1e-5, "negotiate": 1e-5,
+        "resources": {"steam": {"capacity": 10, "unit": "t/h"}},
+        "variables": {"level": {"min": 0, "max": 10}},
+        "max_priority": 5,
+        "groups": {"other": {}},
+    })
 }
 
 /// A request from this machine.

@@ -1,0 +1,157 @@
+//! `agents`, `agent`, `cycles`, `cycle`, `step`, `strategy`: what a server coordinates.
+
+use std::time::Duration;
+
+use coredinator_core::{Clock as _, SystemClock};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::{
+    ExitStatus, Failure,
+    args::{AgentArgs, AgentsArgs, CycleArgs, CyclesArgs, GroupArgs, SwitchArgs},
+    client::Client,
+    coordinate::choice,
+    coordination_view as view,
+    output::Output,
+    plan_view::{self, list},
+    services::{encode, text},
+    sse::SseReader,
+};
+
+/// How long to wait before a stream that broke off is opened again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A path with the group as its parameter, where one is asked for.
+fn of_group(path: &str, group: &GroupArgs) -> String {
+    group.group.as_ref().map_or_else(
+        || path.to_owned(),
+        |group| {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            format!("{path}{separator}group={}", encode(group))
+        },
+    )
+}
+
+/// `agents`.
+///
+/// # Errors
+/// As [`Client::get`].
+pub async fn agents(client: &Client, output: &Output, args: &AgentsArgs) -> Result<(), Failure> {
+    let answer = client.get(&of_group("/agents", &GroupArgs { group: args.group.clone() })).await?;
+    let agents = list(&answer, "agents");
+    if agents.is_empty() {
+        output.note("there is no agent; they register themselves by POST /api/coredinator/agents/register");
+    }
+    let names: Vec<&str> = agents.iter().map(|agent| text(agent, "agent_id")).collect();
+    output.data(&answer, &names, |wide| view::agents(agents, wide, SystemClock.now()))
+}
+
+/// `agent`.
+///
+/// # Errors
+/// As [`Client::get`].
+pub async fn agent(client: &Client, output: &Output, args: &AgentArgs) -> Result<(), Failure> {
+    let agent = client.get(&format!("/agents/{}", encode(&args.id))).await?;
+    output.data(&agent, &[&args.id], |_| view::agent(&agent, SystemClock.now()))
+}
+
+/// `cycles`.
+///
+/// # Errors
+/// As [`Client::get`], [`Client::stream`].
+pub async fn cycles(client: &Client, output: &Output, args: &CyclesArgs) -> Result<(), Failure> {
+    let path = of_group(&format!("/coordination/cycles?limit={}", args.limit), &args.group);
+    if !args.watch {
+        let answer = client.get(&path).await?;
+        let cycles = list(&answer, "cycles");
+        let numbers: Vec<String> = cycles.iter().map(|cycle| plan_view::number(cycle, "cycle")).collect();
+        let names: Vec<&str> = numbers.iter().map(String::as_str).collect();
+        return output.data(&answer, &names, |wide| view::cycles(cycles, wide, SystemClock.now()));
+    }
+    let mut told = 0;
+    loop {
+        match watch(client, output, &path, &mut told).await {
+            // It can go on where it broke off, if the server is there still.
+            Err(failure) if failure.exit != ExitStatus::Unreachable || !client.answers().await => return Err(failure),
+            _ => output.note("the stream of events ended; opening it again"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Shows cycles that have not been told, and each as it ends, until the stream does. Events only say that there is news; what
+/// is shown is read from the list, so that nothing is missed.
+async fn watch(client: &Client, output: &Output, path: &str, told: &mut u64) -> Result<(), Failure> {
+    let mut response = client.stream("/coordination/events", None).await?;
+    let mut reader = SseReader::default();
+    loop {
+        let answer = client.get(path).await?;
+        let mut cycles: Vec<&Value> = list(&answer, "cycles").iter().collect();
+        cycles.sort_by_key(|cycle| cycle.get("cycle").and_then(Value::as_u64));
+        for cycle in cycles {
+            let number = cycle.get("cycle").and_then(Value::as_u64).unwrap_or_default();
+            if number > *told {
+                *told = number;
+                output.item(cycle, |_| view::cycle_line(cycle, SystemClock.now()))?;
+            }
+        }
+        let mut news = false;
+        while !news {
+            let Some(piece) = client.chunk(&mut response).await? else { return Ok(()) };
+            let ended =
+                |data: &str| serde_json::from_str(data).is_ok_and(|event: Value| text(&event, "type") == "cycle");
+            news = reader.push(&piece).iter().any(|event| ended(&event.data));
+        }
+    }
+}
+
+/// `cycle`.
+///
+/// # Errors
+/// As [`Client::get`].
+pub async fn cycle(client: &Client, output: &Output, args: &CycleArgs) -> Result<(), Failure> {
+    let record = record(client, args.cycle, &args.group).await?;
+    show(output, &record)
+}
+
+/// The record of a cycle.
+pub(super) async fn record(client: &Client, cycle: u64, group: &GroupArgs) -> Result<Value, Failure> {
+    client.get(&of_group(&format!("/coordination/cycles/{cycle}"), group)).await
+}
+
+fn show(output: &Output, record: &Value) -> Result<(), Failure> {
+    let number = plan_view::number(record, "cycle");
+    output.data(record, &[&number], |wide| view::cycle(record, wide, SystemClock.now()))
+}
+
+/// `step`.
+///
+/// # Errors
+/// As [`Client::send`].
+pub async fn step(client: &Client, output: &Output, group: &GroupArgs) -> Result<(), Failure> {
+    let (_, record) = client.send(Method::POST, &of_group("/coordination/step", group), None).await?;
+    show(output, &record)
+}
+
+/// `strategy`.
+///
+/// # Errors
+/// As [`Client::send`]; a file that cannot be read.
+pub async fn strategy(client: &Client, output: &Output, args: &SwitchArgs) -> Result<(), Failure> {
+    if args.name.is_some() || args.strategy_file.is_some() {
+        let name = args.name.as_deref().unwrap_or_default();
+        let (_, choice) = choice(name, &args.option, args.strategy_file.as_deref())?;
+        let mut body = json!({ "conflict_resolution": choice });
+        if let Some(group) = &args.group {
+            body["group"] = group.as_str().into();
+        }
+        client.send(Method::POST, "/coordination/strategy", Some(&body)).await?;
+    }
+    let status = client.get("/coordination/status").await?;
+    let wanted = |group: &&Value| args.group.as_deref().is_none_or(|wanted| text(group, "group") == wanted);
+    let groups: Vec<Value> = list(&status, "groups").iter().filter(wanted).map(view::strategy_of).collect();
+    let names: Vec<&str> = groups.iter().map(|group| text(group, "group")).collect();
+    let value = json!({ "groups": groups });
+    output.data(&value, &names, |_| view::strategies(&groups))
+}

@@ -1,0 +1,77 @@
+//! What the engine is told of the world: services from the registry, the machine from the system.
+
+use coredinator_coord::{HostView, ServiceView};
+use coredinator_core::{ServiceName, ServiceStatus};
+use coredinator_registry::Registry;
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+/// Services as the registry knows them.
+#[derive(Clone)]
+pub(crate) struct Services(pub(crate) Registry);
+
+impl ServiceView for Services {
+    fn usable(&self, service: &ServiceName) -> bool {
+        self.0.service(service.as_str()).is_ok_and(|view| can_act(view.status))
+    }
+}
+
+/// Whether what lives in a service of this status can act. One that is not known to be well may still: its agent speaks for
+/// itself.
+fn can_act(status: ServiceStatus) -> bool {
+    match status {
+        ServiceStatus::Healthy | ServiceStatus::Degraded | ServiceStatus::Starting | ServiceStatus::Unknown => true,
+        ServiceStatus::Unhealthy
+        | ServiceStatus::Backoff
+        | ServiceStatus::Stopped
+        | ServiceStatus::Completed
+        | ServiceStatus::Failed => false,
+    }
+}
+
+/// How much this machine has, read once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    cpus: f64,
+    memory_bytes: f64,
+}
+
+impl Machine {
+    /// This machine; 0 of what it does not tell.
+    pub(crate) fn here() -> Self {
+        let what = RefreshKind::nothing()
+            .with_cpu(CpuRefreshKind::nothing())
+            .with_memory(MemoryRefreshKind::nothing().with_ram());
+        match System::new_with_specifics(what) {
+            Ok(system) => Self { cpus: system.cpus().len() as f64, memory_bytes: system.total_memory() as f64 },
+            Err(_) => Self { cpus: 0.0, memory_bytes: 0.0 },
+        }
+    }
+}
+
+impl HostView for Machine {
+    fn cpus(&self) -> f64 {
+        self.cpus
+    }
+
+    fn memory_bytes(&self) -> f64 {
+        self.memory_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_something() {
+        let machine = Machine::here();
+        assert!(machine.cpus() >= 1.0 && machine.memory_bytes() >= 1e6, "{machine:?}");
+    }
+
+    #[test]
+    fn only_what_is_down_or_ill_cannot_act() {
+        use ServiceStatus as S;
+        let able: Vec<S> = S::ALL.into_iter().filter(|&status| can_act(status)).collect();
+        assert_eq!(able, [S::Healthy, S::Degraded, S::Starting, S::Unknown]);
+    }
+}

@@ -45,6 +45,10 @@ fi
 
 cat >"$folder/plant.yaml" <<'YAML'
 coredinator:
+  coordination:
+    sync_interval: 0.2
+    resources: {steam: {capacity: 10}}
+    variables: {level: {min: 0, max: 10}}
   services:
     web: {runtime: process, command: [sleep, "100000"], replicas: 2}
     once: {runtime: process, command: ["true"], restart_policy: "no"}
@@ -65,6 +69,15 @@ if [ -z "$url" ]; then
     cat "$folder/log"
     exit 1
 fi
+
+# Agents that are there; half of all requests about agents reach them.
+for agent in fuzzed-1 fuzzed-2; do
+    python3 - "$url/api/coredinator/agents/register" "$agent" <<'PYTHON'
+import json, sys, urllib.request
+body = json.dumps({"agent_id": sys.argv[2], "fallback": "release"}).encode()
+urllib.request.urlopen(urllib.request.Request(sys.argv[1], body, {"content-type": "application/json"}))
+PYTHON
+done
 
 # 422: what a schema cannot tell, such as two keys that exclude each other. 504: not settled within `wait`.
 cat >"$folder/schemathesis.toml" <<'TOML'

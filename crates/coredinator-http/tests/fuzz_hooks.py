@@ -5,6 +5,7 @@ import re
 import schemathesis
 
 SERVICES = ["web", "once", "missing", "beat", "port"]
+AGENTS = ["fuzzed-1", "fuzzed-2"]
 RUNS = {"runtime", "command", "kind"}
 
 
@@ -23,6 +24,9 @@ def map_path_parameters(context, path_parameters):
     name = (path_parameters or {}).get("service_id")
     if isinstance(name, str) and len(name) % 2 == 0:
         path_parameters["service_id"] = SERVICES[sum(map(ord, name)) % len(SERVICES)]
+    agent = (path_parameters or {}).get("agent_id")
+    if isinstance(agent, str) and len(agent) % 2 == 0:
+        path_parameters["agent_id"] = AGENTS[sum(map(ord, agent)) % len(AGENTS)]
     return path_parameters
 
 
@@ -47,7 +51,9 @@ def before_call(context, case, kwargs):
             query["since"] = "5m"
         if operation == "logs" and str(query.get("follow", "")).lower() == "true":
             query.pop("follow", None)
-    if operation == "events":
+        if operation == "step" and query.get("dry_run") == "":
+            del query["dry_run"]
+    if operation in ("events", "coordination_events", "get_decision"):
         # The stream never ends; the list does.
         case.headers["Accept"] = "application/json"
     if operation == "register_service":
@@ -57,6 +63,12 @@ def before_call(context, case, kwargs):
         elif isinstance(case.body.get("host"), str):
             # Checks stay on this machine.
             case.body["host"] = "127.0.0.1"
+    if operation == "register_agent" and isinstance(case.body, dict):
+        if isinstance(case.body.get("agent_id"), str) and len(case.body["agent_id"]) % 2 == 0:
+            case.body["agent_id"] = AGENTS[len(case.body["agent_id"]) // 2 % len(AGENTS)]
+        if isinstance(case.body.get("endpoint"), str):
+            # Nobody but this machine is asked.
+            case.body["endpoint"] = "http://127.0.0.1:9/"
     if operation == "scale_service" and isinstance(case.body, dict):
         replicas = case.body.get("replicas")
         if type(replicas) in (int, float) and 0 <= replicas <= 10000:

@@ -5,6 +5,7 @@
 //! for a loaded machine.
 
 mod clock;
+mod coordination;
 mod kill_loop;
 mod processes;
 mod services;

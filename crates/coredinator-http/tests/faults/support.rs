@@ -100,6 +100,11 @@ impl Plant {
         &self.root
     }
 
+    /// Where the coredinator of now is reached.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(crate) fn data(&self) -> &Path {
         &self.data
     }

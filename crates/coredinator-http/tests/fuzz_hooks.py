@@ -51,8 +51,11 @@ def before_call(context, case, kwargs):
             query["since"] = "5m"
         if operation == "logs" and str(query.get("follow", "")).lower() == "true":
             query.pop("follow", None)
-        if operation == "step" and query.get("dry_run") == "":
-            del query["dry_run"]
+        if operation == "step":
+            # What belongs to a dry run, and what does not.
+            if query.get("dry_run") == "":
+                del query["dry_run"]
+            query.pop("group" if str(query.get("dry_run", "")).lower() == "true" else "strategy", None)
     if operation in ("events", "coordination_events", "get_decision"):
         # The stream never ends; the list does.
         case.headers["Accept"] = "application/json"

@@ -326,7 +326,7 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
 /// A number above 0.
 fn positive(reader: &mut FieldReader, key: &'static str) -> Option<f64> {
     let number: Option<f64> = reader.optional(key);
-    if number.is_some_and(|number| !(number > 0.0)) {
+    if number.is_some_and(|number| number.is_nan() || number <= 0.0) {
         reader.error(key, "must be above 0");
     }
     number

@@ -219,7 +219,9 @@ impl Passage<'_> {
         };
         for picks in [after, before] {
             before.iter().for_each(|&(party, _)| _ = self.draft.set(party, Pick::Nothing));
-            if picks.iter().fold(true, |all, pick| fits(&mut self.draft, pick) && all) {
+            // Each is tried, whatever became of the one before.
+            let misfits = picks.iter().filter(|pick| !fits(&mut self.draft, pick)).count();
+            if misfits == 0 {
                 break;
             }
         }

@@ -9,7 +9,7 @@ use coredinator_core::{
 };
 use serde_json::{Map, Value};
 
-use super::{Centralized, Consensus, PriorityBased, ResourceBased};
+use super::{Centralized, Consensus, GameTheoretic, Http, PriorityBased, ResourceBased};
 
 /// Makes a strategy from its options, found at a pointer of a document.
 type Maker = Arc<dyn Fn(&str, Value) -> Result<Arc<dyn CoordinationStrategy>, Vec<FieldError>> + Send + Sync>;
@@ -33,6 +33,8 @@ impl Strategies {
         Self { makers: BTreeMap::new() }
             .with_maker(Consensus::NAME, |pointer, options| Ok(Arc::new(Consensus::parse(pointer, options)?)))
             .with_maker(Centralized::NAME, |pointer, options| Ok(Arc::new(Centralized::parse(pointer, options)?)))
+            .with_maker(GameTheoretic::NAME, |pointer, options| Ok(Arc::new(GameTheoretic::parse(pointer, options)?)))
+            .with_maker(Http::NAME, |pointer, options| Ok(Arc::new(Http::parse(pointer, options)?)))
             .with_maker(PriorityBased::NAME, |pointer, options| Ok(Arc::new(PriorityBased::parse(pointer, options)?)))
             .with_maker(ResourceBased::NAME, |pointer, options| Ok(Arc::new(ResourceBased::parse(pointer, options)?)))
     }

@@ -34,6 +34,10 @@ impl PriorityBased {
     fn decide(&self, problem: &Problem, budget: &Budget) -> Resolution {
         let incumbents = Incumbents::of(problem, self);
         let classes = Classes::of(problem, self, &incumbents);
+        if let Some(mut easy) = Resolution::first_choices(problem) {
+            easy.values = classes.agreed();
+            return easy;
+        }
         let mut pins: BTreeMap<usize, Pick> = BTreeMap::new();
         let first = classes.run(&pins, budget);
         let mut last = None;
@@ -91,7 +95,7 @@ impl CoordinationStrategy for PriorityBased {
         budget: &Budget,
         _: &dyn Negotiator,
     ) -> Result<Resolution, StrategyError> {
-        Ok(Resolution::first_choices(problem).unwrap_or_else(|| self.decide(problem, budget)))
+        Ok(self.decide(problem, budget))
     }
 }
 

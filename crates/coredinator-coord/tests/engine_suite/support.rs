@@ -35,6 +35,7 @@ pub(crate) fn wants(agent: &str, seq: u64, options: &[(&str, f64, f64)]) -> Inte
 }
 
 /// An agent that falls back to nothing.
+#[expect(clippy::needless_pass_by_value, reason = "a literal at every call")]
 pub(crate) fn agent(document: Value) -> Agent {
     let mut fields = json!({"fallback": "release", "ttl_seconds": 1000});
     fields.as_object_mut().unwrap().extend(document.as_object().unwrap().clone());
@@ -114,6 +115,7 @@ impl Plant {
         Self::with(section, Strategies::builtin())
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a literal at every call")]
     pub(crate) fn with(section: Value, strategies: Strategies) -> Self {
         let mut fields = json!({"sync_interval": 3600, "resources": {"steam": {"capacity": 10}}});
         fields.as_object_mut().unwrap().extend(section.as_object().unwrap().clone());

@@ -1,11 +1,8 @@
-//! From prices to a plan: a sealed auction for what is left, and one improvement after another.
+//! From prices to a plan: an auction by sealed bids.
 
 use std::cmp::Reverse;
 
 use coredinator_core::coordination::{Draft, Pick, Presence, Problem};
-
-/// How many times everyone is gone through for something better.
-const MAX_PASSES: usize = 8;
 
 /// Everyone bids for each of its options what that is worth to it beyond its fallback (weight times utility), less what it
 /// costs at `prices`; the highest bid that still fits wins, then the next, until nobody is left who can have anything.
@@ -57,45 +54,4 @@ pub(super) fn auction<'p>(
         }
     }
     draft
-}
-
-/// Moves parties, the highest priority first, to whatever of their own is worth more to them and fits, until nobody can be
-/// moved alone.
-pub(super) fn improve(draft: &mut Draft<'_>, order: &[usize]) {
-    for _ in 0..MAX_PASSES {
-        let moved = order.iter().filter(|&&party| better(draft, party)).count();
-        if moved == 0 {
-            break;
-        }
-    }
-}
-
-fn better(draft: &mut Draft<'_>, party: usize) -> bool {
-    let problem = draft.problem();
-    let of = &problem.parties()[party];
-    if of.presence != Presence::Active {
-        return false;
-    }
-    let now = match draft.pick(party) {
-        Pick::Option { candidate, fraction } => problem.candidates()[candidate].utility_at(fraction),
-        Pick::Fallback => of.fallback().map_or(0.0, |fallback| problem.candidates()[fallback].utility),
-        Pick::Held | Pick::Nothing => f64::NEG_INFINITY,
-    };
-    let margin = now + 1e-12 * now.abs();
-    let mut best = (margin, None);
-    for candidate in of.options() {
-        let candidates = &problem.candidates()[candidate];
-        if candidates.utility > best.0
-            && let Some(fraction) = draft.largest_fraction(candidate)
-            && candidates.utility_at(fraction) > best.0
-        {
-            best = (candidates.utility_at(fraction), Some(Pick::Option { candidate, fraction }));
-        }
-    }
-    if let Some(fallback) = of.fallback()
-        && problem.candidates()[fallback].utility > best.0
-    {
-        best.1 = Some(Pick::Fallback);
-    }
-    best.1.is_some_and(|pick| draft.set(party, pick))
 }

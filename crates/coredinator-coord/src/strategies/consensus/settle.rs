@@ -3,8 +3,11 @@
 use coredinator_core::coordination::{Budget, Draft, Pick, Presence, Problem, Resolution, by_priority};
 
 use super::{
-    super::shares::{Curve, Share, divide},
-    auction::{auction, improve},
+    super::{
+        refine::{divide_anew, improve},
+        shares::Curve,
+    },
+    auction::auction,
     blend,
     market::Market,
 };
@@ -148,41 +151,17 @@ fn value(draft: &Draft<'_>) -> f64 {
 /// Divides anew among all that is elastic, everyone keeping its option, if that is worth more; and the prices of that.
 fn polish(draft: &mut Draft<'_>, order: &[usize]) -> Option<Vec<f64>> {
     let problem = draft.problem();
-    let mut left = draft.left().to_vec();
-    let (mut grants, mut shares) = (Vec::new(), Vec::new());
-    for &party in order {
-        let Pick::Option { candidate, fraction } = draft.pick(party) else { continue };
+    let curve = |candidate: usize| {
         let of = &problem.candidates()[candidate];
-        let Some(elastic) = of.elastic.filter(|elastic| elastic.min_fraction < 1.0 && of.utility > 0.0) else {
-            continue;
-        };
-        let mut takes = Vec::new();
-        for demand in problem.demands(candidate) {
-            left[demand.resource] += demand.amount * fraction;
-            takes.push((demand.resource, demand.amount));
-        }
-        let weight = problem.parties()[party].agent.weight;
-        let curve = Curve { weight, utility: of.utility, shape: elastic.shape, above: None };
-        grants.push((party, candidate));
-        shares.push(Share { curve, least: elastic.min_fraction, takes });
-    }
-    if grants.is_empty() {
-        return None;
-    }
-    let division = divide(&shares, &left)?;
-    let mut polished = draft.clone();
-    for (&(party, candidate), share) in grants.iter().zip(&shares) {
-        polished.set(party, Pick::Option { candidate, fraction: share.least });
-    }
-    for ((&(party, candidate), share), fraction) in grants.iter().zip(&shares).zip(division.fractions) {
-        let whole = if fraction > 1.0 - 1e-7 { 1.0 } else { fraction };
-        let fraction = polished.largest_fraction(candidate).map_or(share.least, |largest| whole.min(largest));
-        polished.set(party, Pick::Option { candidate, fraction: fraction.max(share.least) });
-    }
+        let elastic = of.elastic.filter(|_| of.utility > 0.0)?;
+        let weight = problem.parties()[of.party].agent.weight;
+        Some((Curve { weight, utility: of.utility, shape: elastic.shape, above: None }, elastic.min_fraction))
+    };
+    let (polished, prices) = divide_anew(draft, order, curve)?;
     if value(&polished) > value(draft) {
         *draft = polished;
     }
-    Some(division.prices)
+    Some(prices)
 }
 
 /// Gives those their fallback to whom the least fraction of an option is not worth anything more.

@@ -66,6 +66,35 @@ impl<'a> Classes<'a> {
         self.priorities[party]
     }
 
+    /// The values of variables where everyone has its first choice, because all agree: within that, as the highest class
+    /// would have them.
+    pub(super) fn agreed(&self) -> BTreeMap<usize, f64> {
+        let problem = self.problem;
+        let mut agreed = vec![(f64::NEG_INFINITY, f64::INFINITY); problem.variables().len()];
+        let firsts = |class: &'_ Vec<usize>| {
+            class.iter().map(|&party| problem.parties()[party].options().start).collect::<Vec<_>>()
+        };
+        let all = problem.parties().iter().filter_map(|party| match party.presence {
+            Presence::Active => Some(party.options().start),
+            Presence::Holding => None,
+            Presence::Absent => party.fallback(),
+        });
+        for claim in all.flat_map(|candidate| problem.claims(candidate)).filter(|claim| !claim.soft) {
+            let (low, high) = &mut agreed[claim.variable];
+            (*low, *high) = (low.max(claim.agrees.0), high.min(claim.agrees.1));
+        }
+        let mut values = BTreeMap::new();
+        for class in &self.order {
+            for (variable, wish) in wishes(problem, firsts(class).into_iter()) {
+                let (low, high) = agreed[variable];
+                if problem.fixed()[variable].is_none() && low <= high {
+                    values.entry(variable).or_insert_with(|| wish.clamp(low, high));
+                }
+            }
+        }
+        values
+    }
+
     /// Goes through all classes; those that are pinned keep what they are pinned to, come what may.
     pub(super) fn run(&self, pins: &BTreeMap<usize, Pick>, budget: &Budget) -> Resolution {
         let draft = Draft::new(self.problem);
@@ -142,7 +171,9 @@ impl Passage<'_> {
         let mut order: Vec<(f64, usize)> =
             class.iter().filter(|party| !pins.contains_key(party)).map(|&party| (self.density(party), party)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        let content = order.iter().fold(true, |content, &(_, party)| self.serve_one(party) && content);
+        // Everyone is served, whoever of them is not content.
+        let discontent = order.iter().filter(|&&(_, party)| !self.serve_one(party)).count();
+        let content = discontent == 0;
         let copies = self.classes.problem.candidates().len();
         if !content && (2..=TOGETHER).contains(&order.len()) && self.steps > 0 && self.copies >= copies {
             self.copies -= copies;
@@ -271,25 +302,12 @@ impl Passage<'_> {
     /// What this class has agreed on is settled for those below.
     fn fix_values(&mut self, class: &[usize]) {
         let problem = self.classes.problem;
-        let mut wishes: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
-        for &party in class {
-            let Some((candidate, _)) = taken(problem, party, self.draft.pick(party)) else { continue };
-            for claim in problem.claims(candidate).iter().filter(|claim| !claim.soft) {
-                let weight = problem.parties()[party].agent.weight * claim.weight;
-                let exclusive = problem.variables()[claim.variable].on_conflict == OnConflict::Exclusive;
-                let (sum, total) = wishes.entry(claim.variable).or_default();
-                if !exclusive || *total == 0.0 {
-                    (*sum, *total) = (*sum + weight * problem.wish(candidate, claim), *total + weight);
-                }
-            }
-        }
-        for (variable, (sum, total)) in wishes {
-            if problem.fixed()[variable].is_none() {
-                let (low, high) = self.draft.common(variable);
-                let (low, high) = (low.max(problem.ranges()[variable].0), high.min(problem.ranges()[variable].1));
-                if low <= high {
-                    self.settled[variable] = self.draft.fix(variable, (sum / total).clamp(low, high));
-                }
+        let chosen = class.iter().filter_map(|&party| taken(problem, party, self.draft.pick(party)));
+        for (variable, wish) in wishes(problem, chosen.map(|(candidate, _)| candidate)) {
+            let (low, high) = self.draft.common(variable);
+            let (low, high) = (low.max(problem.ranges()[variable].0), high.min(problem.ranges()[variable].1));
+            if problem.fixed()[variable].is_none() && low <= high {
+                self.settled[variable] = self.draft.fix(variable, wish.clamp(low, high));
             }
         }
     }
@@ -313,6 +331,26 @@ impl Passage<'_> {
             }
         }
     }
+}
+
+/// The value at which one class would like each variable that it claims: its first agent's, or the weighted mean.
+fn wishes(problem: &Problem, class: impl Iterator<Item = usize>) -> BTreeMap<usize, f64> {
+    let mut sums: BTreeMap<usize, (f64, f64)> = BTreeMap::new();
+    for candidate in class {
+        let party = problem.candidates()[candidate].party;
+        for claim in problem.claims(candidate).iter().filter(|claim| !claim.soft) {
+            let (sum, total) = sums.entry(claim.variable).or_default();
+            match problem.variables()[claim.variable].on_conflict {
+                OnConflict::Blend => {
+                    let weight = problem.parties()[party].agent.weight * claim.weight;
+                    (*sum, *total) = (*sum + weight * problem.wish(candidate, claim), *total + weight);
+                }
+                OnConflict::Exclusive if *total == 0.0 => (*sum, *total) = (claim.value, 1.0),
+                OnConflict::Exclusive => {}
+            }
+        }
+    }
+    sums.into_iter().map(|(variable, (sum, total))| (variable, sum / total)).collect()
 }
 
 /// What a party has, as a candidate and a fraction.

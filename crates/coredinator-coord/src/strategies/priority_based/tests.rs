@@ -10,16 +10,11 @@ fn strategy(options: Value) -> PriorityBased {
 fn plan(strategy: &PriorityBased, document: &Value) -> Plan {
     let document: ProblemDocument = serde_json::from_value(document.clone()).unwrap();
     let problem = Problem::new(document).unwrap();
-    let resolution = resolve(strategy, &problem);
+    let resolution = strategy.decide(&problem, &Budget::default());
     let header = PlanHeader { strategy: "priority_based".into(), epoch: 0, fallback: false, elapsed_ms: 0.0 };
     let plan = assemble(&problem, &resolution, &header).unwrap();
     verify(&problem, &plan).unwrap();
     plan
-}
-
-/// It never waits, so what would be asynchronous is called as it is.
-fn resolve(strategy: &PriorityBased, problem: &Problem) -> Resolution {
-    Resolution::first_choices(problem).unwrap_or_else(|| strategy.decide(problem, &Budget::default()))
 }
 
 fn granted(plan: &Plan, resource: &str) -> Vec<f64> {
@@ -129,6 +124,20 @@ fn what_a_higher_class_blended_stays() {
     let plan = plan(&PriorityBased::default(), &wishes(0.0));
     assert_eq!(plan.values["setpoint"], 75.0);
     assert_eq!(outcomes(&plan), ["scaled", "scaled", "denied"]);
+}
+
+#[test]
+fn where_all_agree_the_highest_comes_nearest_to_its_wish() {
+    let document = json!({
+        "variables": [{"name": "setpoint", "min": 0, "max": 100, "on_conflict": "blend"}],
+        "agents": [{"agent_id": "a", "priority": 1, "fallback": "release"}, {"agent_id": "b", "fallback": "release"}],
+        "intentions": [
+            {"agent_id": "a", "options": [{"id": "x", "claims": {"setpoint": {"value": 60, "min": 50, "max": 80}}, "utility": 1}]},
+            {"agent_id": "b", "options": [{"id": "x", "claims": {"setpoint": {"value": 80, "min": 65}}, "utility": 1}]}]
+    });
+    let plan = plan(&PriorityBased::default(), &document);
+    assert_eq!(plan.values["setpoint"], 65.0);
+    assert_eq!(outcomes(&plan), ["granted", "granted"]);
 }
 
 /// Two of which one fits: a holds it, b is of higher priority.

@@ -1,0 +1,105 @@
+//! Making more of choices that are within the limits.
+
+use coredinator_core::coordination::{Draft, Pick, Presence, Problem};
+
+use super::shares::{Curve, Share, divide};
+
+/// How many times everyone is gone through for something better.
+const MAX_PASSES: usize = 8;
+
+/// A draft with these choices, as far as they fit together (which those of a solution do), rounding included.
+pub(super) fn adopt<'p>(problem: &'p Problem, picks: &[(usize, Pick)]) -> Draft<'p> {
+    let mut draft = Draft::new(problem);
+    for &(party, _) in picks {
+        draft.set(party, Pick::Nothing);
+    }
+    for &(party, pick) in picks {
+        let pick = match pick {
+            Pick::Option { candidate, fraction } => {
+                let fraction = draft.largest_fraction(candidate).map_or(fraction, |largest| fraction.min(largest));
+                Pick::Option { candidate, fraction }
+            }
+            other => other,
+        };
+        draft.set(party, pick);
+    }
+    draft
+}
+
+/// Moves parties in some order to whatever of their own is worth more to them and fits, until nobody can be moved alone.
+pub(super) fn improve(draft: &mut Draft<'_>, order: &[usize]) {
+    for _ in 0..MAX_PASSES {
+        let moved = order.iter().filter(|&&party| better(draft, party)).count();
+        if moved == 0 {
+            break;
+        }
+    }
+}
+
+fn better(draft: &mut Draft<'_>, party: usize) -> bool {
+    let problem = draft.problem();
+    let of = &problem.parties()[party];
+    if of.presence != Presence::Active {
+        return false;
+    }
+    let now = match draft.pick(party) {
+        Pick::Option { candidate, fraction } => problem.candidates()[candidate].utility_at(fraction),
+        Pick::Fallback => of.fallback().map_or(0.0, |fallback| problem.candidates()[fallback].utility),
+        Pick::Held | Pick::Nothing => f64::NEG_INFINITY,
+    };
+    let margin = now + 1e-12 * now.abs();
+    let mut best = (margin, None);
+    for candidate in of.options() {
+        let wanted = &problem.candidates()[candidate];
+        if wanted.utility > best.0
+            && let Some(fraction) = draft.largest_fraction(candidate)
+            && wanted.utility_at(fraction) > best.0
+        {
+            best = (wanted.utility_at(fraction), Some(Pick::Option { candidate, fraction }));
+        }
+    }
+    if let Some(fallback) = of.fallback()
+        && problem.candidates()[fallback].utility > best.0
+    {
+        best.1 = Some(Pick::Fallback);
+    }
+    best.1.is_some_and(|pick| draft.set(party, pick))
+}
+
+/// Divides anew among all that is elastic, everyone keeping its option: with the curve and the least fraction that `curve`
+/// says for a candidate (`None`: it stays as it is). The draft with that, and what a unit more of each resource would be
+/// worth. `None`: nothing is to be divided, or it could not be.
+pub(super) fn divide_anew<'p>(
+    draft: &Draft<'p>,
+    order: &[usize],
+    curve: impl Fn(usize) -> Option<(Curve, f64)>,
+) -> Option<(Draft<'p>, Vec<f64>)> {
+    let problem = draft.problem();
+    let mut left = draft.left().to_vec();
+    let (mut grants, mut shares) = (Vec::new(), Vec::new());
+    for &party in order {
+        let Pick::Option { candidate, fraction } = draft.pick(party) else { continue };
+        let Some((curve, least)) = curve(candidate).filter(|&(_, least)| least < 1.0) else { continue };
+        let mut takes = Vec::new();
+        for demand in problem.demands(candidate) {
+            left[demand.resource] += demand.amount * fraction;
+            takes.push((demand.resource, demand.amount));
+        }
+        grants.push((party, candidate));
+        shares.push(Share { curve, least, takes });
+    }
+    if grants.is_empty() {
+        return None;
+    }
+    let division = divide(&shares, &left)?;
+    let mut divided = draft.clone();
+    for (&(party, candidate), share) in grants.iter().zip(&shares) {
+        divided.set(party, Pick::Option { candidate, fraction: share.least });
+    }
+    for ((&(party, candidate), share), fraction) in grants.iter().zip(&shares).zip(division.fractions) {
+        let whole = if fraction > 1.0 - 1e-7 { 1.0 } else { fraction };
+        let fraction = divided.largest_fraction(candidate).map_or(share.least, |largest| whole.min(largest));
+        divided.set(party, Pick::Option { candidate, fraction: fraction.max(share.least) });
+    }
+    Some((divided, division.prices))
+}

@@ -69,11 +69,8 @@ impl CoordinationStrategy for Centralized {
             }
         }
         let mut scope = Scope::of(problem, open);
-        let mut fixed = 0.0;
-        for candidate in settled {
+        for &candidate in &settled {
             scope.take(candidate, 1.0);
-            let of = &problem.candidates()[candidate];
-            fixed += problem.parties()[of.party].agent.weight * of.utility;
         }
         let solution = solve(&scope, budget.iterations(), budget);
         for (party, pick) in solution.picks {
@@ -90,8 +87,15 @@ impl CoordinationStrategy for Centralized {
         };
         // Summed in another order, the same numbers make another sum.
         let objective = resolution.objective(problem);
-        let bound = if solution.optimal { objective } else { (fixed + solution.bound).max(objective) };
-        resolution.bound = Some(bound);
+        let bound = if resolution.optimal { objective } else { solution.bound.max(objective) };
+        if settled.is_empty() {
+            resolution.bound = Some(bound);
+        } else {
+            // What is not up for discussion may stand in the way of something better.
+            let ceiling = ceiling(problem);
+            resolution.optimal = objective >= ceiling;
+            resolution.bound = Some(ceiling.max(objective));
+        }
         Ok(resolution)
     }
 }
@@ -101,6 +105,16 @@ fn idle(party: &Party) -> Pick {
         Presence::Holding => Pick::Held,
         Presence::Active | Presence::Absent => Pick::Nothing,
     }
+}
+
+/// The sum of what is worth most to each.
+fn ceiling(problem: &Problem) -> f64 {
+    let best = |party: &Party| {
+        let candidates = party.options().chain(party.fallback());
+        let best = candidates.map(|at| problem.candidates()[at].utility).fold(0.0, f64::max);
+        party.agent.weight * best
+    };
+    problem.parties().iter().map(best).sum()
 }
 
 /// Whether a party's first choice can be had, and is none the less worth to it than any other.

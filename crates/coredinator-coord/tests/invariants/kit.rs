@@ -12,15 +12,15 @@ use coredinator_core::{
 };
 use serde_json::{Value, json};
 
-/// Every strategy that there is, as it comes, and some with options.
+/// Every strategy that there is, as it comes, and some with options; without those that cannot be had without options.
 pub fn strategies() -> Vec<(String, Arc<dyn CoordinationStrategy>)> {
     let known = Strategies::builtin();
     let variants = [
         json!({"priority_based": {"when_it_does_not_fit": "block"}}),
         json!({"priority_based": {"ageing": {"cycles": 2}, "hysteresis": 0.5, "grace": 1}}),
     ];
-    let choices = known.names().map(|name| json!(name)).chain(variants);
-    choices.map(|choice| (choice.to_string(), make(&choice))).collect()
+    let plain = known.names().map(|name| json!(name)).filter(|choice| known.make("", choice).is_ok());
+    plain.chain(variants).map(|choice| (choice.to_string(), make(&choice))).collect()
 }
 
 /// A strategy.

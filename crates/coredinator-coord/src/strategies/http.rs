@@ -17,6 +17,7 @@ use coredinator_core::{
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Request, StatusCode, Uri,
+    body::Body as _,
     header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
 };
 use hyper_util::{
@@ -141,12 +142,12 @@ impl Http {
         if response.status() != StatusCode::OK {
             return Err(failed(&format!("answers with status {}, not 200", response.status().as_u16())));
         }
+        let too_long = || failed(&format!("answers with more than {} bytes", Self::MAX_ANSWER));
+        if response.body().size_hint().lower() > Self::MAX_ANSWER as u64 {
+            return Err(too_long());
+        }
         let body = Limited::new(response.into_body(), Self::MAX_ANSWER).collect().await.map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                failed(&format!("answers with more than {} bytes", Self::MAX_ANSWER))
-            } else {
-                failed(&format!("breaks off: {}", root(&*error)))
-            }
+            if error.is::<LengthLimitError>() { too_long() } else { failed(&format!("breaks off: {}", root(&*error))) }
         })?;
         let answer: Answer = serde_json::from_slice(&body.to_bytes()).map_err(|error| {
             // What it wrote may be quoted in the error, and may be long.

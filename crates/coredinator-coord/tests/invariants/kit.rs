@@ -13,7 +13,7 @@ use coredinator_core::{
 use serde_json::{Value, json};
 
 /// Every strategy that there is, as it comes, and some with options; without those that cannot be had without options.
-pub fn strategies() -> Vec<(String, Arc<dyn CoordinationStrategy>)> {
+pub(crate) fn strategies() -> Vec<(String, Arc<dyn CoordinationStrategy>)> {
     let known = Strategies::builtin();
     let variants = [
         json!({"priority_based": {"when_it_does_not_fit": "block"}}),
@@ -24,17 +24,17 @@ pub fn strategies() -> Vec<(String, Arc<dyn CoordinationStrategy>)> {
 }
 
 /// A strategy.
-pub fn make(choice: &Value) -> Arc<dyn CoordinationStrategy> {
+pub(crate) fn make(choice: &Value) -> Arc<dyn CoordinationStrategy> {
     Strategies::builtin().make("", choice).unwrap()
 }
 
 /// The problem of a document.
-pub fn problem(document: &ProblemDocument) -> Problem {
+pub(crate) fn problem(document: &ProblemDocument) -> Problem {
     Problem::new(document.clone()).unwrap()
 }
 
 /// The plan of a strategy for a problem, verified.
-pub fn plan(strategy: &dyn CoordinationStrategy, problem: &Problem, told: &str) -> Plan {
+pub(crate) fn plan(strategy: &dyn CoordinationStrategy, problem: &Problem, told: &str) -> Plan {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
     let resolution = runtime.block_on(strategy.resolve(problem, &Budget::default(), &NoNegotiator)).unwrap();
@@ -47,16 +47,16 @@ pub fn plan(strategy: &dyn CoordinationStrategy, problem: &Problem, told: &str) 
 }
 
 /// A problem made by chance, in which not getting anything takes nothing: all fall back to releasing what they hold.
-pub fn without_safe_side(seed: u64, agents: usize) -> ProblemDocument {
+pub(crate) fn without_safe_side(seed: u64, agents: usize) -> ProblemDocument {
     let mut document = random_problem(seed, agents);
     change_agents(&mut document, |agent| agent.fallback = Some(Fallback::Release));
     document
 }
 
-pub fn change_agents(document: &mut ProblemDocument, change: impl Fn(&mut Agent)) {
+pub(crate) fn change_agents(document: &mut ProblemDocument, change: impl Fn(&mut Agent)) {
     document.agents.iter_mut().for_each(|agent| change(Arc::make_mut(agent)));
 }
 
-pub fn change_intentions(document: &mut ProblemDocument, mut change: impl FnMut(&mut Intention)) {
+pub(crate) fn change_intentions(document: &mut ProblemDocument, mut change: impl FnMut(&mut Intention)) {
     document.intentions.iter_mut().for_each(|intention| change(Arc::make_mut(intention)));
 }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use coredinator_coord::Strategies;
+use custom_strategy::RoundRobin;
 use plant_study::{page, plot, study, table};
 
 /// The quickstart's plant for the same seeds, without coordination and with each strategy.
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let hours = f64::from(args.hours);
-    let cases = study(&Strategies::builtin(), args.seeds, hours)?;
+    let cases = study(&Strategies::builtin().with(RoundRobin), args.seeds, hours)?;
     print!("{}", table(&cases));
     if let Some(folder) = &args.docs {
         let drawn = format!("`{}`", args.drawn);

@@ -6,10 +6,15 @@ use crate::{coordinator::CAPACITY, run::Moment, table::Case};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
+/// Room for what the dashed line says.
+const RIGHT: f64 = 96.0;
 const PANEL: f64 = 170.0;
 const GAP: f64 = 56.0;
-const BAR: f64 = 22.0;
+const BAR: f64 = 20.0;
+/// From one bar to the next.
+const PITCH: f64 = 28.0;
+/// Room for the names of the cases.
+const NAMES: f64 = 190.0;
 const MOST_STEAM: f64 = 28.0;
 /// Steps of a course that are drawn as one, by the largest demand among them: what is overdrawn is not smoothed away.
 const TOGETHER: usize = 4;
@@ -39,8 +44,8 @@ impl Panel {
 /// Draws the first run of two cases, and the production of all: `bare` is the case without coordination, `with` one with.
 #[must_use]
 pub fn plot(cases: &[Case], bare: usize, with: usize) -> String {
-    let bars = cases.len() as f64 * (BAR + 8.0);
-    let height = 2.0 * (PANEL + GAP) + bars + GAP + 24.0;
+    let bars = cases.len() as f64 * PITCH;
+    let height = 2.0 * (PANEL + GAP) + bars + GAP + 40.0;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\">\
          <title>Steam asked for and product on specification, without coordination and with it</title>\n\
@@ -71,7 +76,7 @@ fn steam(svg: &mut String, case: &Case, top: f64) {
         top - 10.0,
         escaped(&case.name)
     );
-    for tick in (0..=20).step_by(10) {
+    for tick in (0..=25).step_by(5) {
         let y = panel.y(f64::from(tick));
         let _ = writeln!(
             svg,
@@ -116,9 +121,12 @@ fn steam(svg: &mut String, case: &Case, top: f64) {
     let _ = writeln!(svg, "<polyline class=\"steam\" points=\"{}\"/>", line.join(" "));
     let _ = writeln!(
         svg,
-        "<path class=\"limit\" d=\"M{LEFT} {limit:.1}H{right}\"/><text class=\"axis\" x=\"{right}\" y=\"{:.1}\" \
-         text-anchor=\"end\">the boiler gives {CAPACITY} t/h</text>",
-        bottom - 6.0
+        "<path class=\"limit\" d=\"M{LEFT} {limit:.1}H{right}\"/>\
+         <text class=\"axis\" x=\"{beside:.0}\" y=\"{:.1}\">the boiler</text>\
+         <text class=\"axis\" x=\"{beside:.0}\" y=\"{:.1}\">gives {CAPACITY} t/h</text>",
+        limit - 2.0,
+        limit + 12.0,
+        beside = right + 8.0,
     );
 }
 
@@ -146,40 +154,50 @@ fn trips(course: &[Moment]) -> Vec<(f64, f64)> {
 fn production(svg: &mut String, cases: &[Case], top: f64) {
     let spreads: Vec<_> = cases.iter().map(|case| case.spread(|run| run.on_spec)).collect();
     let most = spreads.iter().map(|spread| spread.max).fold(1.0, f64::max);
-    let from = LEFT + 200.0;
-    let x = |tonnes: f64| from + tonnes / most * (WIDTH - RIGHT - 60.0 - from);
+    let from = LEFT + NAMES;
+    let x = |tonnes: f64| from + tonnes / most * (WIDTH - RIGHT - from);
+    let bottom = top + cases.len() as f64 * PITCH;
     let _ = writeln!(
         svg,
         "<text class=\"title\" x=\"{LEFT}\" y=\"{:.0}\">Product on specification, t/h: median, lowest and highest seed</text>",
         top - 10.0
     );
+    // A cast of a float saturates.
+    for tick in (0..=most as u32).step_by(20) {
+        let at = x(f64::from(tick));
+        let _ = writeln!(
+            svg,
+            "<path class=\"grid\" d=\"M{at:.1} {top:.1}V{bottom:.1}\"/>\
+             <text class=\"axis\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{tick}</text>",
+            bottom + 16.0
+        );
+    }
     for (at, (case, spread)) in cases.iter().zip(&spreads).enumerate() {
-        let y = top + at as f64 * (BAR + 8.0);
+        let y = top + at as f64 * PITCH + (PITCH - BAR) / 2.0;
         let (middle, class) = (y + BAR / 2.0, if case.coordinated { "bar" } else { "bare" });
         let trips: f64 = case.spread(|run| run.trips).median;
-        let note = if trips > 0.0 {
-            format!("{:.0}, {trips:.0} trips a day", spread.median)
-        } else {
-            format!("{:.0}", spread.median)
-        };
+        let trips = if trips > 0.0 { format!(", {trips:.0} trips a day") } else { String::new() };
         let _ = writeln!(
             svg,
             "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
              <rect class=\"{class}\" x=\"{from:.0}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{BAR}\"/>\
-             <path class=\"range\" d=\"M{:.1} {middle:.1}H{:.1}\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{note}</text>",
+             <path class=\"range\" d=\"M{low:.1} {middle:.1}H{high:.1}M{low:.1} {cap:.1}v8M{high:.1} {cap:.1}v8\"/>\
+             <text x=\"{:.1}\" y=\"{:.1}\">{:.0}{trips}</text>",
             from - 10.0,
             middle + 4.5,
             escaped(&case.name),
             x(spread.median) - from,
-            x(spread.min),
-            x(spread.max),
             from + 8.0,
             middle + 4.5,
+            spread.median,
+            low = x(spread.min),
+            high = x(spread.max),
+            cap = middle - 4.0,
         );
     }
 }
 
+/// A name as text: what marks it as code on the page is left out.
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
+    text.replace('`', "").replace('&', "&amp;").replace('<', "&lt;")
 }

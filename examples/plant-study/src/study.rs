@@ -1,6 +1,7 @@
 //! All cases, for all seeds.
 
 use coredinator_coord::Strategies;
+use serde_json::json;
 
 use crate::{
     coordinator::{Coordinator, StudyError},
@@ -13,8 +14,8 @@ pub const ALONE: &str = "without coordination";
 /// What the case is called in which each has a part of the boiler for good.
 pub const FIXED: &str = "fixed shares";
 
-/// Runs the plant without coordination, with fixed shares, and with each strategy of these that needs no options, for the
-/// seeds from 1.
+/// Runs the plant without coordination, with fixed shares, with each strategy of these that needs no options, and with those
+/// whose options change what they decide, for the seeds from 1.
 ///
 /// # Errors
 /// As [`run`].
@@ -24,9 +25,15 @@ pub fn study(strategies: &Strategies, seeds: u64, hours: f64) -> Result<Vec<Case
         Ok(Case { name: name.to_owned(), coordinated: matches!(sharing, Sharing::By(_)), runs })
     };
     let mut cases = vec![case(ALONE, Sharing::None)?, case(FIXED, Sharing::Fixed)?];
-    for name in strategies.names() {
-        if let Ok(strategy) = strategies.make("", &name.into()) {
-            cases.push(case(&format!("`{name}`"), Sharing::By(&Coordinator::new(strategy)?))?);
+    let plain = strategies.names().map(|name| (format!("`{name}`"), json!(name)));
+    let varied = ["vcg"].map(|solution| {
+        (format!("`game_theoretic`, `{solution}`"), json!({ "game_theoretic": { "solution": solution } }))
+    });
+    let mut choices: Vec<_> = plain.chain(varied).collect();
+    choices.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (name, choice) in choices {
+        if let Ok(strategy) = strategies.make("", &choice) {
+            cases.push(case(&name, Sharing::By(&Coordinator::new(strategy)?))?);
         }
     }
     Ok(cases)

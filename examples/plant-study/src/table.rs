@@ -77,9 +77,9 @@ paid. They disagree about two things:
   for no more than 130 t/h, and pay for their steam.
 
 In the first row each does what it wants: it takes the steam that it likes, and the first one, whose valve the feed is, sets the
-feed that it likes best. They do learn from it: when less steam arrives than they asked for, they count on less. In the second row each
-has a fixed part of the boiler, about as large as its part of the heating at the nominal feed, and knows it. Then the same controllers, on the same plant,
-for the same seeds, say what they want every 20 simulated seconds and do what the strategy decides.
+feed that it likes best. They do learn from it: when less steam arrives than they asked for, they count on less. In the second row
+each has a fixed part of the boiler, about as large as its part of the heating at the nominal feed, and knows it. Then the same
+controllers, on the same plant, for the same seeds, say what they want every 20 simulated seconds and do what the strategy decides.
 ";
 
 const READING: &str = "
@@ -88,8 +88,17 @@ Medians over the seeds, in brackets the lowest and the highest run. *On specific
 Jain's index over that (1: all alike). *Conflicts*: among first choices, on steam and on the feed; how many there are depends on where a
 strategy holds the plant, and it is no fault to have many. *Denied*: wishes that got none of their options and took the safe steam.
 
-Priorities are by tank: the last one, where quality is decided, before the first. So `priority_based` runs at the feed that the last
-tank likes best, by rule.
+What is behind the differences:
+
+- `centralized` earns most because these wishes are honest and in one unit. It takes turns at denying one controller for the sake of
+  the others: for 20 seconds a tank does not notice.
+- `game_theoretic` bargains: a feed that only the first controller gains by is not agreed on. Its `vcg` decides as `centralized` does
+  and adds payments, so that exaggeration would not pay; here nobody exaggerates.
+- `priority_based` goes by tank, the last one, where quality is decided, before the first: it runs at the feed that the last tank
+  likes best.
+- Whatever steam the first tank lacks, those after it make up for. Where it comes last (`priority_based`), has the largest share
+  already (`resource_based`) or asks for what is dear (`consensus`), its own setpoint suffers; the product does not.
+- `round_robin` is not one of coredinator's: it is [taking turns, the guide's example](custom-strategy.md) of a strategy of one's own.
 ";
 
 /// The page: what was done, the plot, and the table.

@@ -99,6 +99,11 @@ What is behind the differences:
 - Whatever steam the first tank lacks, those after it make up for. Where it comes last (`priority_based`), has the largest share
   already (`resource_based`) or asks for what is dear (`consensus`), its own setpoint suffers; the product does not.
 - `round_robin` is not one of coredinator's: it is [taking turns, the guide's example](custom-strategy.md) of a strategy of one's own.
+
+The same in real processes, over HTTP: `cargo run --release` starts two of these controllers as services, by
+[plant.yaml](../examples/quickstart/plant.yaml) with its `coordination:` section. They register themselves and say every second what
+they want ([agent.rs](../examples/quickstart/src/agent.rs)); what they may take of the answer, and without one, is in
+[mandate.rs](../examples/quickstart/src/mandate.rs). What is said is described in [coordination.md](coordination.md).
 ";
 
 /// The page: what was done, the plot, and the table.

@@ -3,7 +3,7 @@
 use coredinator_coord::Strategies;
 use plant_study::{ALONE, CAPACITY, Case, Coordinator, Run, Sharing, Spread, jain, page, plot, run, study};
 
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 2;
 const HOURS: f64 = 4.0;
 
 fn highest(run: &Run) -> f64 {

@@ -19,5 +19,5 @@ pub enum Service {
     /// The simulated plant.
     Coreio(CoreioArgs),
     /// A learning controller.
-    Corerl(CorerlArgs),
+    Corerl(Box<CorerlArgs>),
 }

@@ -66,7 +66,7 @@ fn run(service: Service) -> ExitCode {
     let ended = runtime.block_on(async {
         match service {
             Service::Coreio(args) => coreio::run(args).await,
-            Service::Corerl(args) => corerl::run(args).await,
+            Service::Corerl(args) => corerl::run(*args).await,
         }
     });
     match ended {

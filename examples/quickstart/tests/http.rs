@@ -1,16 +1,22 @@
 //! Both services' HTTP, by their routers alone.
 
+use std::time::Duration;
+
 use axum::{
     Router,
     body::{Body, to_bytes},
     http::{Request, StatusCode, header},
 };
+use coredinator_core::coordination::AgentId;
 use quickstart::{
-    coreio, corerl,
-    learner::{Learner, LearnerConfig, Observation},
+    controller, coreio, corerl,
+    learner::{Learner, Observation},
+    mandate::{Mandate, Told},
     plant::Plant,
+    wish::{Interest, Outlook},
 };
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 fn plant() -> (Router, coreio::Shared) {
@@ -78,10 +84,52 @@ async fn garbage_is_refused_with_a_problem_and_changes_nothing() {
     assert_eq!(*shared.plant(), before);
 }
 
+const INTEREST: Interest = Interest { setpoint: 62.0, max_steam: 12.0, paid_up_to: 160.0, safe_steam: 4.0 };
+
+fn sight(time_s: f64) -> Outlook {
+    let tank = Observation { time_s, temperature: 50.0, inlet_temperature: 20.0, steam: 6.0 };
+    Outlook { tank, inflow: 120.0, feed: 120.0, delivered: 1.0 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_does_what_it_is_told_and_takes_the_safe_steam_without_a_word() {
+    let mandate = Mandate::new(INTEREST.safe_steam, Duration::from_secs(5));
+    let shared = controller::Shared::new("tank-a".to_owned(), Learner::new(1), INTEREST, Some(mandate), true);
+    let router = corerl::router(shared.clone());
+    let id = || AgentId::new("tank-a").expect("a name");
+    assert!(shared.intend(id(), 0).is_none(), "it has not seen its plant");
+    // Untrained it asks for about half of its 12 t/h.
+    let (orders, _) = shared.step(sight(0.0));
+    assert_eq!((orders.steam, orders.feed), (4.0, None));
+    let wish = shared.intend(id(), 7).expect("it sees its plant");
+    assert!(wish.seq == 7 && wish.options.len() == 3, "{wish:?}");
+
+    let told = |cycle: u64, steam: f64, feed: f64| -> Told {
+        serde_json::from_value(json!({
+            "group": "default", "cycle": cycle, "epoch": 1, "strategy": "centralized", "status": "optimal",
+            "agent_id": "tank-a", "outcome": "granted", "option_id": "some", "fraction": 1.0, "values": { "feed": feed },
+            "grant": { "steam": steam }, "action": null, "utility": 1.0, "reason": { "code": "first_choice", "text": "" },
+        }))
+        .expect("a decision")
+    };
+    for cycle in [1, 2] {
+        shared.hear(Some(told(cycle, 2.0, 125.0)), Instant::now());
+    }
+    let (orders, _) = shared.step(sight(5.0));
+    assert_eq!((orders.steam, orders.feed), (2.0, Some(125.0)));
+    let (_, _, status) = send(&router, "GET", "/api/corerl/status", "").await;
+    assert_eq!((&status["coordination"]["standing"], &status["coordination"]["cycle"]), (&json!("told"), &json!(2)));
+
+    tokio::time::advance(Duration::from_secs(11)).await;
+    let (orders, _) = shared.step(sight(10.0));
+    assert_eq!((orders.steam, orders.feed), (4.0, None));
+    let (_, _, status) = send(&router, "GET", "/api/corerl/status", "").await;
+    assert_eq!(status["coordination"]["standing"], json!("alone"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_controller_is_alive_without_its_plant_but_not_ready() {
-    let config = LearnerConfig { setpoint: 62.0, max_steam: 12.0, episode_steps: 2 };
-    let shared = corerl::Shared::new("tank-a".to_owned(), Learner::new(1), config);
+    let shared = controller::Shared::new("tank-a".to_owned(), Learner::new(1), INTEREST, None, false);
     let router = corerl::router(shared.clone());
     let ask = |path: &'static str| {
         let router = router.clone();
@@ -91,9 +139,8 @@ async fn a_controller_is_alive_without_its_plant_but_not_ready() {
     assert_eq!((status, &health["status"]), (StatusCode::OK, &json!("degraded")));
     assert_eq!(ask("/api/corerl/ready").await.0, StatusCode::SERVICE_UNAVAILABLE);
 
-    for step in 0..4 {
-        let time_s = f64::from(step) * 5.0;
-        shared.step(Observation { time_s, temperature: 50.0, inlet_temperature: 20.0, steam: 6.0 });
+    for step in 0..40 {
+        shared.step(sight(f64::from(step) * 5.0));
     }
     assert_eq!(ask("/api/corerl/health").await.2["status"], json!("healthy"));
     assert_eq!(ask("/api/corerl/ready").await.0, StatusCode::OK);
@@ -102,9 +149,9 @@ async fn a_controller_is_alive_without_its_plant_but_not_ready() {
         (&status["unit"], &status["episode"], &status["mean_error"]),
         (&json!("tank-a"), &json!(2), &json!(12.0))
     );
-    assert!(status["demand"]["steam"].as_f64().is_some_and(|steam| (0.0..=12.0).contains(&steam)), "{status}");
+    assert!(status["orders"]["steam"].as_f64().is_some_and(|steam| (0.0..=12.0).contains(&steam)), "{status}");
 
-    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(ask("/api/corerl/health").await.2["status"], json!("degraded"));
     let (status, kind, _) = ask("/api/corerl/ready").await;
     assert_eq!((status, kind.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "application/problem+json"));

@@ -36,6 +36,7 @@ fn coredinator() -> ExitCode {
 In another terminal, from this folder:
   cargo run -q --release -- ps                    what runs, and how it is
   cargo run -q --release -- logs -f corerl-a      a controller learning: its error falls
+  cargo run -q --release -- cycles -w             what the controllers want of one boiler, and what was decided
   cargo run -q --release -- describe coreio       one service, with its checks and process ids
   pkill -9 -f 'quickstart corerl.*tank-a'         kill that controller, and watch it return
   cargo run -q --release -- events -f             what happens, as it happens

@@ -95,8 +95,8 @@ impl Interest {
         }))
     }
 
-    /// What it wants now, the most wanted first. One that has not learned enough to foresee anything asks for half of its
-    /// steam at the feed as it is.
+    /// What it wants now, the most wanted first. One that has not learned enough to foresee anything asks for much of its
+    /// steam, to learn with, at the feed as it is.
     #[must_use]
     pub fn intention(&self, agent_id: AgentId, seq: u64, forecast: Option<&Forecast>, outlook: &Outlook) -> Intention {
         let mut options = match forecast {
@@ -132,7 +132,7 @@ impl Interest {
         let guess = |(share, worth): (f64, f64)| {
             option(&format!("guess@{:.0}%", share * 100.0), feed, self.max_steam * share, PAY * worth)
         };
-        [(0.5, 0.5), (0.4, 0.4), (0.3, 0.3)].map(guess).to_vec()
+        [(0.8, 0.5), (0.6, 0.4), (0.4, 0.3)].map(guess).to_vec()
     }
 
     /// The most steam that is of use at a feed: what brings the tank to its setpoint soon, and some more for the noise.

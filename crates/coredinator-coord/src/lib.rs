@@ -30,6 +30,7 @@ mod stats;
 pub mod strategies;
 mod surroundings;
 pub mod transport;
+mod union;
 
 pub use agents::{AgentState, AgentView};
 pub use config::{AgentRule, CoordinationConfig, GroupConfig, HOST_RESOURCES};

@@ -1,6 +1,7 @@
 //! What can be left out of a model, and into which parts the rest falls.
 
 use super::model::{Curve, Model};
+use crate::union::Union;
 
 /// How many columns of a group are compared with all others of it.
 const COMPARED: usize = 64;
@@ -94,14 +95,13 @@ fn undominated(model: &Model, rows: &[bool], variables: &[bool]) -> Vec<bool> {
 
 /// Of each group, the first group of its part.
 fn labels(model: &Model, rows: &[bool], variables: &[bool], kept: &[bool]) -> Vec<u32> {
-    let mut parent: Vec<u32> = (0..model.groups() as u32).collect();
+    let mut union = Union::new(model.groups());
     let mut user = vec![u32::MAX; rows.len() + variables.len()];
     let mut join = |what: usize, group: usize| {
         if user[what] == u32::MAX {
             user[what] = group as u32;
         } else {
-            let (a, b) = (root(&mut parent, user[what]), root(&mut parent, group as u32));
-            parent[a.max(b) as usize] = a.min(b);
+            union.join(user[what] as usize, group);
         }
     };
     for group in 0..model.groups() {
@@ -118,15 +118,7 @@ fn labels(model: &Model, rows: &[bool], variables: &[bool], kept: &[bool]) -> Ve
             model.accord.each_push(column, |variable, _| join(variable));
         }
     }
-    (0..model.groups() as u32).map(|group| root(&mut parent, group)).collect()
-}
-
-fn root(parent: &mut [u32], mut at: u32) -> u32 {
-    while parent[at as usize] != at {
-        parent[at as usize] = parent[parent[at as usize] as usize];
-        at = parent[at as usize];
-    }
-    at
+    (0..model.groups()).map(|group| union.name(group) as u32).collect()
 }
 
 fn build(model: &Model, rows: &[bool], variables: &[bool], kept: &[bool], labels: &[u32]) -> Vec<Model> {

@@ -2,6 +2,8 @@
 
 use coredinator_core::coordination::Shape;
 
+use crate::union::Union;
+
 /// Rows that hang together and are more than this are not solved: the dense system between them would take too long.
 const MAX_ROWS: usize = 300;
 /// Newton steps before it is given up; a dozen or two are usual.
@@ -96,30 +98,22 @@ pub(crate) fn divide(shares: &[Share], available: &[f64]) -> Option<Division> {
 
 /// Short rows that hang together by shares, and the shares.
 fn components(shares: &[Share], rows: usize, short: impl Fn(usize) -> bool) -> Vec<(Vec<usize>, Vec<usize>)> {
-    let mut parent: Vec<usize> = (0..rows).collect();
-    fn root(parent: &mut [usize], mut row: usize) -> usize {
-        while parent[row] != row {
-            parent[row] = parent[parent[row]];
-            row = parent[row];
-        }
-        row
-    }
+    let mut union = Union::new(rows);
     let first = |share: &Share| share.takes.iter().map(|&(row, _)| row).find(|&row| short(row));
     for share in shares {
         let Some(one) = first(share) else { continue };
         for &(row, _) in share.takes.iter().filter(|&&(row, _)| short(row)) {
-            let (a, b) = (root(&mut parent, one), root(&mut parent, row));
-            parent[a.max(b)] = a.min(b);
+            union.join(one, row);
         }
     }
     let mut found: std::collections::BTreeMap<usize, (Vec<usize>, Vec<usize>)> = std::collections::BTreeMap::new();
     for (member, share) in shares.iter().enumerate() {
         if let Some(row) = first(share) {
-            found.entry(root(&mut parent, row)).or_default().1.push(member);
+            found.entry(union.name(row)).or_default().1.push(member);
         }
     }
     for row in (0..rows).filter(|&row| short(row)) {
-        if let Some((rows, _)) = found.get_mut(&root(&mut parent, row)) {
+        if let Some((rows, _)) = found.get_mut(&union.name(row)) {
             rows.push(row);
         }
     }

@@ -3,7 +3,10 @@
 use coredinator_core::coordination::{Budget, Pick, Presence, Problem, Resolution};
 
 use super::{super::refine::adopt, Credit};
-use crate::solver::{Scope, solve};
+use crate::{
+    solver::{Scope, solve},
+    union::Union,
+};
 
 /// How many steps of the solver all payments together may take, where the budget says nothing.
 const STEPS: u64 = 30_000_000;
@@ -132,25 +135,15 @@ fn groups(problem: &Problem) -> Vec<Vec<usize>> {
         touched.push(most.into_keys().collect());
     }
     let matters = |at: usize| at >= resources || peak[at] > problem.available()[at];
-    let mut parent: Vec<usize> = (0..resources + problem.variables().len()).collect();
-    fn root(parent: &mut [usize], mut at: usize) -> usize {
-        while parent[at] != at {
-            parent[at] = parent[parent[at]];
-            at = parent[at];
-        }
-        at
-    }
+    let mut union = Union::new(resources + problem.variables().len());
     for touched in &mut touched {
         touched.retain(|&at| matters(at));
-        for pair in touched.windows(2) {
-            let (a, b) = (root(&mut parent, pair[0]), root(&mut parent, pair[1]));
-            parent[a.max(b)] = a.min(b);
-        }
+        touched.windows(2).for_each(|pair| union.join(pair[0], pair[1]));
     }
     let mut groups: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
     for (party, touched) in touched.iter().enumerate() {
         if let Some(&first) = touched.first() {
-            groups.entry(root(&mut parent, first)).or_default().push(party);
+            groups.entry(union.name(first)).or_default().push(party);
         }
     }
     groups.into_values().filter(|group| group.len() > 1).collect()

@@ -6,7 +6,9 @@
 //! by parts of their names.
 //!
 //! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too; with `KHAN_JSON=FOLDER`
-//! they are written there as problems that `coredinator coordinate --problem` reads.
+//! they are written there as problems that `coredinator coordinate --problem` reads. `STEPS=N` gives every strategy so many
+//! steps instead of its own measure; `REFERENCE=N` has `centralized` prove a bound in so many steps beforehand, which then
+//! counts, too.
 
 mod generate;
 mod khan;
@@ -55,10 +57,10 @@ async fn main() {
         for strategy in &strategies {
             measured.push(measure(strategy.as_ref(), &problem).await);
         }
-        let patient = Budget::new(PATIENT.parse().ok());
-        let reference = match all.make("", &serde_json::Value::from("centralized")) {
-            Ok(strategy) if std::env::var_os("REFERENCE").is_some() => {
-                strategy.resolve(&problem, &patient, &NoNegotiator).await.ok().and_then(|known| known.bound)
+        let reference = match (number("REFERENCE"), all.make("", &serde_json::Value::from("centralized"))) {
+            (Some(patience), Ok(strategy)) => {
+                let known = strategy.resolve(&problem, &Budget::new(Some(patience)), &NoNegotiator).await;
+                known.ok().and_then(|known| known.bound)
             }
             _ => None,
         };
@@ -69,8 +71,10 @@ async fn main() {
     }
 }
 
-/// How many steps the reference bound is worth, with `REFERENCE=1`.
-const PATIENT: &str = "20000000000";
+/// A number that the environment names.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
 
 async fn resolve(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Resolution {
     let wanted: Vec<usize> = problem
@@ -80,7 +84,7 @@ async fn resolve(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Reso
         .map(|party| party.options().start)
         .collect();
     std::hint::black_box(conflicts(problem, &wanted));
-    strategy.resolve(problem, &Budget::default(), &NoNegotiator).await.expect("the strategy answers")
+    strategy.resolve(problem, &Budget::new(number("STEPS")), &NoNegotiator).await.expect("the strategy answers")
 }
 
 async fn measure(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Measured {

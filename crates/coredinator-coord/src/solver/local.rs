@@ -6,24 +6,26 @@
 
 use coredinator_core::coordination::Budget;
 
-use super::{search::Search, state::State};
+use super::{
+    search::{Guide, Search},
+    state::State,
+};
 
 /// How many looks at columns one window may cost.
-const WINDOW_STEPS: u64 = 6_000;
+const WINDOW_STEPS: u64 = 1_000;
 
-/// Improves a state with about so many steps. Gains are by column, at the (first) prices.
+/// Improves a state with about so many steps.
 pub(super) fn improve(
     state: &mut State<'_>,
     search: &mut Search,
-    prices: &[f64],
-    gains: &[f64],
-    quantum: f64,
+    guide: &Guide<'_>,
     (limit, seed): (u64, u64),
     budget: &Budget,
 ) -> u64 {
     let model = state.model;
+    let gains = guide.gains;
     let groups = model.groups();
-    let width = groups.min(WIDTH);
+    let width = groups.min(if groups <= 2 * WIDTH { NARROW } else { WIDTH });
     let mut steps = 0;
     let mut chance = Chance(seed);
     let mut window: Vec<u32> = Vec::with_capacity(width);
@@ -58,7 +60,7 @@ pub(super) fn improve(
                 }
                 window.iter().for_each(|&group| taken[group as usize] = false);
             }
-            let outcome = search.window(state, &window, prices, quantum, WINDOW_STEPS.min(limit), budget);
+            let outcome = search.window(state, &window, guide, WINDOW_STEPS.min(limit), budget);
             steps += outcome.steps + (width * (16 + model.rows())) as u64;
             improved |= outcome.improved;
             if steps >= limit || budget.is_over() {
@@ -72,8 +74,9 @@ pub(super) fn improve(
     steps
 }
 
-/// How many groups a window has, and how many groups the core has at most.
+/// How many groups a window has, and one of a small component, and how many groups the core has at most.
 const WIDTH: usize = 12;
+const NARROW: usize = 8;
 const CORE: usize = 600;
 
 /// A sequence of numbers that look random (Steele, Lea, Flood, 2014: SplitMix).

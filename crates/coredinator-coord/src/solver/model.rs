@@ -148,6 +148,11 @@ impl Model {
         self.capacity.len()
     }
 
+    /// Whether most columns take of most rows.
+    pub(super) fn is_dense(&self) -> bool {
+        2 * self.row.len() >= self.candidate.len() * self.rows()
+    }
+
     /// The columns of a group.
     pub(super) fn columns(&self, group: usize) -> std::ops::Range<usize> {
         self.first[group] as usize..self.first[group + 1] as usize

@@ -7,7 +7,7 @@ use super::{
     model::Model,
     prices,
     repair::{fill, gains, round},
-    search::Search,
+    search::{Guide, Search},
     state::{State, worth},
 };
 
@@ -46,7 +46,8 @@ pub(super) fn solve(model: &Model, start: &[u32], limit: u64, seed: u64, budget:
         state = from_start;
     }
     let quantum = quantum(model);
-    let mut part = Part { choice: Vec::new(), bound: dual.bound, proven: false, prices: dual.prices, steps };
+    let mut part = Part { choice: Vec::new(), bound: dual.bound, proven: false, prices: dual.prices.clone(), steps };
+    let guide = Guide { prices: &dual.prices, gains: &gains, quantum };
     let mut search = Search::default();
     let closed = |state: &State<'_>, bound: f64| bound - state.value() <= quantum.max(1e-12 * bound.abs());
     let whole = model.groups() <= MOST_GROUPS;
@@ -54,15 +55,15 @@ pub(super) fn solve(model: &Model, start: &[u32], limit: u64, seed: u64, budget:
     if whole && !closed(&state, part.bound) {
         // Often that is all it takes.
         let first = (limit / 8).min(limit.saturating_sub(part.steps));
-        finish(&mut part, &mut state, &mut search, &groups, quantum, first, budget);
+        finish(&mut part, &mut state, &mut search, &groups, &guide, first, budget);
     }
     if !part.proven && !closed(&state, part.bound) && part.steps < limit {
         let left = limit - part.steps;
         let local = if whole { left / 2 } else { left };
-        part.steps += local::improve(&mut state, &mut search, &part.prices, &gains, quantum, (local, seed), budget);
+        part.steps += local::improve(&mut state, &mut search, &guide, (local, seed), budget);
         if whole && part.steps < limit {
             let left = limit - part.steps;
-            finish(&mut part, &mut state, &mut search, &groups, quantum, left, budget);
+            finish(&mut part, &mut state, &mut search, &groups, &guide, left, budget);
         }
     }
     let value = worth(model, &state.choice);
@@ -84,11 +85,11 @@ fn finish(
     state: &mut State<'_>,
     search: &mut Search,
     groups: &[u32],
-    quantum: f64,
+    guide: &Guide<'_>,
     limit: u64,
     budget: &Budget,
 ) {
-    let outcome = search.window(state, groups, &part.prices, quantum, limit, budget);
+    let outcome = search.window(state, groups, guide, limit, budget);
     part.steps += outcome.steps;
     if state.model.curves.is_empty() {
         part.bound = part.bound.min(outcome.bound);

@@ -1,19 +1,25 @@
 //! Exact search of a window: some groups free, all others fixed.
 //!
-//! Depth first, group by group, with the Lagrangian bound of several price vectors at once: a partial choice is left as soon
-//! as what it is worth, plus what the room left is worth at the prices, plus the most that each free group could gain at
-//! them, is not above the best known. The prices stay, so a node costs a few additions (the core idea of Pisinger's work on
-//! knapsack problems, 1997; for several dimensions Mansini and Speranza, 2012).
+//! Depth first, group by group, with the Lagrangian bound: a partial choice is left as soon as what it is worth, plus what
+//! the room left is worth at the prices, plus the most that each free group could gain at them, is not above the best
+//! known. Near the end, what stays unused even if all that are left take the most counts against it. The prices stay, so a node costs a few additions (the core idea of Pisinger's work on knapsack problems, 1997; for
+//! several dimensions Mansini and Speranza, 2012).
 
 use coredinator_core::coordination::Budget;
 
-use super::{
-    model::Model,
-    state::{NONE, State},
-};
+use super::state::{NONE, State};
 
 /// How many looks at columns there are between two looks at the budget.
 const BETWEEN_LOOKS: u64 = 4096;
+
+/// How many rows are compared before it is seen whether one is short.
+const AT_ONCE: usize = 8;
+
+/// With more rows than this, few of which a column takes of, what stays unused is not reckoned with.
+const FEW_ROWS: usize = 16;
+
+/// How far from the end it is.
+const LAST: usize = 8;
 
 /// What came of a search.
 #[derive(Debug, Clone, Copy)]
@@ -31,22 +37,39 @@ pub(super) struct Outcome {
 /// The tables of a search, kept for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Search {
-    order: Vec<u32>,
+    /// The groups, by depth, with the distance between their two best gains.
+    order: Vec<(f64, u32)>,
     /// Of each depth, where its columns begin.
     first: Vec<usize>,
-    columns: Vec<u32>,
-    /// Of each column in turn, what it gains at each price vector.
-    gains: Vec<f64>,
-    /// Of each depth in turn, what all groups from there on gain at most at each price vector.
+    /// The columns in turn, with what each gains at the prices.
+    columns: Vec<(f64, u32)>,
+    /// Of each column in turn, where its entries begin.
+    start: Vec<usize>,
+    entries: Vec<(u32, f64)>,
+    /// Of each depth in turn, what all groups from there on gain at most.
     ahead: Vec<f64>,
     /// Of each depth in turn, what all groups from there on need of each row at least.
     needs: Vec<f64>,
+    least: Vec<(f64, f64, usize)>,
+    /// Of each depth in turn, what all groups from there on could take of each row at most.
+    most: Vec<f64>,
+    /// The prices; none where what stays unused is not reckoned with.
+    prices: Vec<f64>,
+    /// How much is left of each row.
     room: Vec<f64>,
+    rows: usize,
+    /// Whether most columns have an entry for most rows: then `amounts` has all rows of each column in turn, and `room` a
+    /// line for each depth; else `room` is as it is where the search stands.
+    dense: bool,
+    amounts: Vec<f64>,
+    /// Whether no column excludes another.
+    free: bool,
+    before: Vec<u32>,
     chosen: Vec<u32>,
     best: Vec<u32>,
-    sums: Vec<f64>,
-    vectors: usize,
     floor: f64,
+    /// What has to be exceeded.
+    bar: f64,
     /// By how much the next better is better.
     quantum: f64,
     open: f64,
@@ -56,40 +79,47 @@ pub(super) struct Search {
     stopped: bool,
 }
 
+/// What a search goes by: a price for each row (none: all are 0), what every column gains at them, and by how much two
+/// choices differ at least, if they do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guide<'a> {
+    pub(super) prices: &'a [f64],
+    pub(super) gains: &'a [f64],
+    pub(super) quantum: f64,
+}
+
 impl Search {
-    /// Looks for a better choice for some groups of a state, with at most so many steps. Prices are one vector after the
-    /// other, each with a price for each row. Better is by at least about a `quantum`.
+    /// Looks for a better choice for some groups of a state, with at most so many steps.
     pub(super) fn window(
         &mut self,
         state: &mut State<'_>,
         groups: &[u32],
-        prices: &[f64],
-        quantum: f64,
+        guide: &Guide<'_>,
         limit: u64,
         budget: &Budget,
     ) -> Outcome {
         let model = state.model;
-        let before: Vec<u32> = groups.iter().map(|&group| state.choice[group as usize]).collect();
-        let known: f64 = before
-            .iter()
-            .map(|&column| if column == NONE { f64::NEG_INFINITY } else { model.value[column as usize] })
-            .sum();
+        self.before.clear();
+        self.before.extend(groups.iter().map(|&group| state.choice[group as usize]));
+        let worth = |&column: &u32| if column == NONE { f64::NEG_INFINITY } else { model.value[column as usize] };
+        self.floor = self.before.iter().map(worth).sum();
+        self.quantum = guide.quantum;
+        self.raise_bar();
         for &group in groups {
             let _ = state.lift(group as usize);
         }
-        self.prepare(state, groups, prices);
-        self.floor = known;
-        self.quantum = quantum;
+        self.prepare(state, groups, guide);
         self.open = f64::NEG_INFINITY;
         (self.steps, self.limit) = (0, limit);
         (self.found, self.stopped) = (false, false);
-        self.descend(state, 0, 0.0, budget);
+        let room = self.room.iter().zip(guide.prices).map(|(room, price)| room * price).sum();
+        self.descend(state, 0, room, 0.0, budget);
         if self.found {
-            for (depth, &column) in self.best.iter().enumerate() {
-                state.put(self.order[depth] as usize, column as usize);
+            for (&(_, group), &column) in self.order.iter().zip(&self.best) {
+                state.put(group as usize, column as usize);
             }
         } else {
-            for (&group, &column) in groups.iter().zip(&before) {
+            for (&group, &column) in groups.iter().zip(&self.before) {
                 if column != NONE {
                     state.put(group as usize, column as usize);
                 }
@@ -103,156 +133,198 @@ impl Search {
         }
     }
 
-    fn prepare(&mut self, state: &State<'_>, groups: &[u32], prices: &[f64]) {
-        let model = state.model;
-        let rows = model.rows();
-        self.vectors = prices.len().checked_div(rows).unwrap_or(1).max(1);
-        let vectors = self.vectors;
-        let price = |k: usize| prices.get(k * rows..(k + 1) * rows).unwrap_or(&[]);
-        let gain = |column: usize, k: usize| {
-            model.value[column] - if price(k).is_empty() { 0.0 } else { model.cost(column, price(k)) }
-        };
+    fn prepare(&mut self, state: &State<'_>, groups: &[u32], guide: &Guide<'_>) {
+        let (model, gains) = (state.model, guide.gains);
+        self.rows = model.rows();
+        self.free = model.accord.is_empty();
         // Those whose choice is clearest come first: what is left to try is at the end, where it costs least.
-        let mut keyed: Vec<(f64, u32)> = groups
-            .iter()
-            .map(|&group| {
-                let (mut best, mut second) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
-                for column in model.columns(group as usize) {
-                    let gain = gain(column, 0);
-                    if gain > best {
-                        (best, second) = (gain, best);
-                    } else if gain > second {
-                        second = gain;
-                    }
-                }
-                (best - second, group)
-            })
-            .collect();
-        keyed.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         self.order.clear();
-        self.order.extend(keyed.iter().map(|&(_, group)| group));
+        self.order.extend(groups.iter().map(|&group| {
+            let (mut best, mut second) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+            for &gain in &gains[model.columns(group as usize)] {
+                if gain > best {
+                    (best, second) = (gain, best);
+                } else if gain > second {
+                    second = gain;
+                }
+            }
+            (best - second, group)
+        }));
+        self.order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         self.first.clear();
         self.columns.clear();
-        self.gains.clear();
         self.first.push(0);
-        let mut sorted: Vec<(f64, u32)> = Vec::new();
-        for &group in &self.order {
-            sorted.clear();
+        for &(_, group) in &self.order {
+            let from = self.columns.len();
             let open = model.columns(group as usize).filter(|&column| state.fits(column));
-            sorted.extend(open.map(|column| (gain(column, 0), column as u32)));
-            sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            for &(_, column) in &sorted {
-                self.columns.push(column);
-                self.gains.extend((0..vectors).map(|k| gain(column as usize, k)));
-            }
+            self.columns.extend(open.map(|column| (gains[column], column as u32)));
+            self.columns[from..].sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             self.first.push(self.columns.len());
         }
-        let depth = self.order.len();
-        self.ahead.clear();
-        self.ahead.resize((depth + 1) * vectors, 0.0);
-        self.needs.clear();
-        self.needs.resize((depth + 1) * rows, 0.0);
-        let mut least = vec![0.0; rows];
-        let mut seen = vec![0_usize; rows];
-        for at in (0..depth).rev() {
-            let span = self.first[at]..self.first[at + 1];
-            for k in 0..vectors {
-                let most = span.clone().map(|place| self.gains[place * vectors + k]).fold(f64::NEG_INFINITY, f64::max);
-                self.ahead[at * vectors + k] = self.ahead[(at + 1) * vectors + k] + most;
-            }
-            let (now, next) = self.needs.split_at_mut((at + 1) * rows);
-            let now = &mut now[at * rows..];
-            now.copy_from_slice(&next[..rows]);
-            for place in span.clone() {
-                for entry in model.entries(self.columns[place] as usize) {
-                    let row = model.row[entry] as usize;
-                    least[row] = if seen[row] == 0 { model.amount[entry] } else { model.amount[entry].min(least[row]) };
-                    seen[row] += 1;
-                }
-            }
-            for place in span.clone() {
-                for entry in model.entries(self.columns[place] as usize) {
-                    let row = model.row[entry] as usize;
-                    if seen[row] == span.len() {
-                        now[row] += least[row];
-                    }
-                    seen[row] = 0;
-                }
-            }
+        self.start.clear();
+        self.entries.clear();
+        self.start.push(0);
+        for &(_, column) in &self.columns {
+            self.entries.extend(model.entries(column as usize).map(|at| (model.row[at], model.amount[at])));
+            self.start.push(self.entries.len());
         }
         self.room.clear();
-        self.room.extend((0..rows).map(|row| model.capacity[row] - state.used[row]));
-        self.sums.clear();
-        self.sums.resize((depth + 1) * vectors, 0.0);
-        for k in 0..vectors {
-            self.sums[k] = self.room.iter().zip(price(k)).map(|(room, price)| room * price).sum();
+        self.room.extend(model.capacity.iter().zip(&state.used).map(|(capacity, used)| capacity - used));
+        self.dense = 2 * self.entries.len() >= self.columns.len() * self.rows;
+        if self.dense {
+            self.room.resize((self.order.len() + 1) * self.rows, 0.0);
+            self.amounts.clear();
+            self.amounts.resize(self.columns.len() * self.rows, 0.0);
+            for (place, span) in self.start.windows(2).enumerate() {
+                for &(row, amount) in &self.entries[span[0]..span[1]] {
+                    self.amounts[place * self.rows + row as usize] = amount;
+                }
+            }
         }
+        self.prices.clear();
+        if self.dense || self.rows <= FEW_ROWS {
+            self.prices.extend_from_slice(guide.prices);
+        }
+        self.look_ahead();
         self.chosen.clear();
-        self.chosen.resize(depth, NONE);
+        self.chosen.resize(self.order.len(), NONE);
         self.best.clear();
     }
 
-    fn bar(&self) -> f64 {
-        if self.floor == f64::NEG_INFINITY {
-            return self.floor;
+    /// What the groups from each depth on gain at most, and need at least.
+    fn look_ahead(&mut self) {
+        let (depth, rows) = (self.order.len(), self.rows);
+        self.ahead.clear();
+        self.ahead.resize(depth + 1, 0.0);
+        self.needs.clear();
+        self.needs.resize((depth + 1) * rows, 0.0);
+        self.most.clear();
+        self.most.resize((depth + 1) * rows, 0.0);
+        self.least.clear();
+        self.least.resize(rows, (0.0, 0.0, 0));
+        for at in (0..depth).rev() {
+            let span = self.first[at]..self.first[at + 1];
+            // They are sorted.
+            self.ahead[at] = self.ahead[at + 1] + self.columns[span.clone()].first().map_or(f64::NEG_INFINITY, |c| c.0);
+            self.needs.copy_within((at + 1) * rows..(at + 2) * rows, at * rows);
+            self.most.copy_within((at + 1) * rows..(at + 2) * rows, at * rows);
+            let entries = &self.entries[self.start[span.start]..self.start[span.end]];
+            for &(row, amount) in entries {
+                let (least, most, seen) = &mut self.least[row as usize];
+                *least = if *seen == 0 { amount } else { amount.min(*least) };
+                *most = most.max(amount);
+                *seen += 1;
+            }
+            for &(row, _) in entries {
+                let (least, most, seen) = std::mem::take(&mut self.least[row as usize]);
+                if seen == span.len() {
+                    self.needs[at * rows + row as usize] += least;
+                }
+                self.most[at * rows + row as usize] += most;
+            }
         }
-        self.floor + (1e-12 * self.floor.abs()).max(self.quantum)
     }
 
-    fn descend(&mut self, state: &mut State<'_>, depth: usize, value: f64, budget: &Budget) {
+    fn raise_bar(&mut self) {
+        self.bar = if self.floor == f64::NEG_INFINITY {
+            self.floor
+        } else {
+            self.floor + (1e-12 * self.floor.abs()).max(self.quantum)
+        };
+    }
+
+    /// Tries all columns at a depth, `sum` being what the room is worth at the prices plus what those above gain.
+    fn descend(&mut self, state: &mut State<'_>, depth: usize, sum: f64, value: f64, budget: &Budget) {
         if depth == self.order.len() {
             if value > self.floor {
                 self.floor = value;
+                self.raise_bar();
                 self.found = true;
                 self.best.clone_from(&self.chosen);
             }
             return;
         }
-        let (model, vectors, rows) = (state.model, self.vectors, state.model.rows());
+        let ahead = self.ahead[depth + 1];
         for place in self.first[depth]..self.first[depth + 1] {
-            let mut bound = f64::INFINITY;
-            for k in 0..vectors {
-                let sum = self.sums[depth * vectors + k] + self.gains[place * vectors + k];
-                self.sums[(depth + 1) * vectors + k] = sum;
-                let limit = sum + self.ahead[(depth + 1) * vectors + k];
-                if k == 0 && limit <= self.bar() {
-                    return;
-                }
-                bound = bound.min(limit);
+            let (gain, column) = self.columns[place];
+            let bound = sum + gain + ahead;
+            if bound <= self.bar {
+                return;
+            }
+            if self.stopped {
+                self.open = self.open.max(bound);
+                return;
             }
             self.steps += 1;
-            if self.stopped || bound <= self.bar() {
-                if self.stopped {
-                    self.open = self.open.max(bound);
-                }
-                continue;
-            }
             if self.steps >= self.limit || (self.steps.is_multiple_of(BETWEEN_LOOKS) && budget.is_over()) {
                 self.stopped = true;
                 self.open = self.open.max(bound);
+                return;
+            }
+            if !self.fits(depth, place) {
                 continue;
             }
-            let column = self.columns[place] as usize;
-            let needs = &self.needs[(depth + 1) * rows..(depth + 2) * rows];
-            let fits = model.entries(column).all(|at| {
-                let row = model.row[at] as usize;
-                needs[row] + model.amount[at] <= self.room[row]
-            });
-            if !fits || !state.tally.admits(&model.accord, column) {
+            let column = column as usize;
+            if !self.free && !state.tally.admits(&state.model.accord, column) {
                 continue;
             }
-            self.enter(model, column, -1.0);
-            state.tally.enter(&model.accord, column);
+            self.book(place, -1.0);
+            if bound - self.unused(depth) <= self.bar {
+                self.book(place, 1.0);
+                continue;
+            }
+            if !self.free {
+                state.tally.enter(&state.model.accord, column);
+            }
             self.chosen[depth] = column as u32;
-            self.descend(state, depth + 1, value + model.value[column], budget);
-            state.tally.leave(&model.accord, column);
-            self.enter(model, column, 1.0);
+            self.descend(state, depth + 1, sum + gain, value + state.model.value[column], budget);
+            self.book(place, 1.0);
+            if !self.free {
+                state.tally.leave(&state.model.accord, column);
+            }
         }
     }
 
-    fn enter(&mut self, model: &Model, column: usize, sign: f64) {
-        for at in model.entries(column) {
-            self.room[model.row[at] as usize] += sign * model.amount[at];
+    /// Whether there is room for a column, and for what those further down need.
+    fn fits(&mut self, depth: usize, place: usize) -> bool {
+        let rows = self.rows;
+        let needs = &self.needs[(depth + 1) * rows..(depth + 2) * rows];
+        if !self.dense {
+            let entries = &self.entries[self.start[place]..self.start[place + 1]];
+            return entries.iter().all(|&(row, amount)| needs[row as usize] + amount <= self.room[row as usize]);
+        }
+        let (now, next) = self.room.split_at_mut((depth + 1) * rows);
+        let now = now[depth * rows..].chunks(AT_ONCE);
+        let amounts = self.amounts[place * rows..(place + 1) * rows].chunks(AT_ONCE);
+        let next = next[..rows].chunks_mut(AT_ONCE);
+        now.zip(amounts).zip(next).zip(needs.chunks(AT_ONCE)).all(|(((now, amounts), next), needs)| {
+            let mut short = false;
+            for (((now, amount), next), need) in now.iter().zip(amounts).zip(next).zip(needs) {
+                *next = now - amount;
+                short |= *next < *need;
+            }
+            !short
+        })
+    }
+
+    /// What stays unused, at the prices, even if all further down than this depth take the most.
+    fn unused(&self, depth: usize) -> f64 {
+        if self.prices.is_empty() || depth + LAST < self.order.len() {
+            return 0.0;
+        }
+        let from = (depth + 1) * self.rows;
+        let most = &self.most[from..from + self.rows];
+        let room = if self.dense { &self.room[from..from + self.rows] } else { &self.room[..] };
+        let unused = room.iter().zip(most).map(|(room, most)| if room > most { room - most } else { 0.0 });
+        unused.zip(&self.prices).map(|(unused, price)| unused * price).sum()
+    }
+
+    /// Books what a column takes (or gives back), where that is not done by the line.
+    fn book(&mut self, place: usize, sign: f64) {
+        if !self.dense {
+            for &(row, amount) in &self.entries[self.start[place]..self.start[place + 1]] {
+                self.room[row as usize] += sign * amount;
+            }
         }
     }
 }

@@ -10,11 +10,12 @@ use super::{
     start,
 };
 
-/// How many looks at columns a component may cost where nobody says: so many for each group, and so many at least and at
-/// most.
-const STEPS_PER_GROUP: u64 = 4_000;
-const FEWEST_STEPS: u64 = 60_000;
-const MOST_STEPS: u64 = 20_000_000;
+/// How many looks at columns a component may cost where nobody says: so many for each group, up to so many, or its share of
+/// a pool, if that is more. Where most columns take of most rows, no part is easy, and the pool is a larger one.
+const STEPS_PER_GROUP: u64 = 1_500;
+const MOST_STEPS: u64 = 500_000;
+const POOL: u64 = 100_000;
+const DENSE_POOL: u64 = 4_000_000;
 
 /// Finds the best choice within a scope, or the best that so many steps lead to; `None`: as many as fit its size.
 ///
@@ -28,8 +29,11 @@ pub fn solve(scope: &Scope<'_>, steps: Option<u64>, budget: &Budget) -> Solution
     let limit = |part: &Model| {
         let own = part.groups() as u64;
         match steps {
-            Some(steps) => (u128::from(steps) * u128::from(own) / u128::from(groups.max(1))) as u64,
-            None => (own * STEPS_PER_GROUP).clamp(FEWEST_STEPS, MOST_STEPS),
+            Some(steps) => share(steps, own, groups),
+            None => {
+                let pool = if part.is_dense() { DENSE_POOL } else { POOL };
+                (own * STEPS_PER_GROUP).min(MOST_STEPS).max(share(pool, own, groups))
+            }
         }
     };
     let work = |model: &Model| {
@@ -50,6 +54,11 @@ pub fn solve(scope: &Scope<'_>, steps: Option<u64>, budget: &Budget) -> Solution
         models.iter().map(work).collect()
     };
     gather(scope, &parts, budget)
+}
+
+/// What `own` of `all` get of so many.
+fn share(steps: u64, own: u64, all: u64) -> u64 {
+    (u128::from(steps) * u128::from(own) / u128::from(all.max(1))) as u64
 }
 
 fn gather(scope: &Scope<'_>, parts: &[(Model, Part)], budget: &Budget) -> Solution {

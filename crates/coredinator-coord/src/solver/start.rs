@@ -7,7 +7,7 @@ use coredinator_core::coordination::Budget;
 use super::{
     model::{Model, NOTHING},
     scope::Scope,
-    search::Search,
+    search::{Guide, Search},
     state::{NONE, State},
 };
 
@@ -34,8 +34,9 @@ pub(super) fn feasible(scope: &Scope<'_>, model: Model, budget: &Budget) -> (Mod
         place_modestly(&mut state, group as usize);
     }
     let mut search = Search::default();
+    let guide = Guide { prices: &[], gains: &relaxed.value, quantum: 1.0 - 1e-6 };
     for window in order.chunks(AT_ONCE) {
-        let _ = search.window(&mut state, window, &[], 1.0 - 1e-6, STEPS, budget);
+        let _ = search.window(&mut state, window, &guide, STEPS, budget);
     }
     // Only where some are shed, others of the same priority could be instead.
     let is_shed = |group: usize| relaxed.candidate[state.choice[group] as usize] == NOTHING;

@@ -11,6 +11,9 @@ use super::{
     resource::OnConflict,
 };
 
+/// Products of weights below this lose digits.
+const VANISHING: f64 = 1e-200;
+
 /// What a plan says of itself beyond its choices.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanHeader {
@@ -161,7 +164,13 @@ fn weighted_mean(
     claims: &[(usize, &PlacedClaim)],
     wish: impl Fn(usize, &PlacedClaim) -> f64,
 ) -> Option<f64> {
-    let weight = |&(party, claim): &(usize, &PlacedClaim)| problem.parties()[party].agent.weight * claim.weight;
+    // Weights so small that their products would vanish count as shares of the largest.
+    let largest = claims.iter().map(|(_, claim)| claim.weight).fold(0.0, f64::max);
+    let heaviest = claims.iter().map(|&(party, _)| problem.parties()[party].agent.weight).fold(0.0, f64::max);
+    let (by_agent, by_claim) = if largest * heaviest < VANISHING { (heaviest, largest) } else { (1.0, 1.0) };
+    let weight = |&(party, claim): &(usize, &PlacedClaim)| {
+        (problem.parties()[party].agent.weight / by_agent) * (claim.weight / by_claim)
+    };
     let total: f64 = claims.iter().map(weight).sum();
     let sum: f64 = claims.iter().map(|entry| weight(entry) * wish(entry.0, entry.1)).sum();
     (total > 0.0).then(|| sum / total)
@@ -254,7 +263,7 @@ fn reason(
     } else {
         conflicts.iter().map(|conflict| conflict.id.clone()).collect()
     };
-    if let Some(Note { reason, .. }) = note {
+    if let Some(Note { reason, .. }) = note.filter(|note| !note.reason.code.is_empty()) {
         let mut reason = reason.clone();
         if reason.conflict_ids.is_empty() {
             reason.conflict_ids = conflict_ids;

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use super::{
+    agent::Fallback,
     plan::{Decision, DecisionOutcome, Plan},
     problem::{Party, Presence, Problem, TOLERANCE},
     resource::OnConflict,
@@ -13,14 +16,18 @@ const MAX_VIOLATIONS: usize = 20;
 
 /// Checks a plan against the problem that it solves.
 ///
-/// - exactly one decision for each agent, in the order of their names; what a silent agent holds is left as it is;
-/// - the option is one of the agent's own, its fraction 0 or one that the option allows; the grant is demand times fraction;
+/// - exactly one decision for each agent, in the order of their names, with a reason and an outcome that is true; what a
+///   silent agent holds is left as it is;
+/// - the option is one of the agent's own with the action that belongs to it, its fraction 0 or one that the option allows;
+///   the grant is demand times fraction, and the utility what that is worth;
 /// - what is granted fits into what is available, to 1e-9 of the capacity;
 /// - each variable has at most one final value, the same in all decisions, within its limits and everyone's bounds; nobody
 ///   pushes it up while somebody pushes it down;
-/// - nobody is shed whose fallback (or, without one, any of its options) fits into what is left;
+/// - whoever has nothing although that is not safe for it is told of as shed, and nobody is shed whose fallback (or, without
+///   one, any of its options) fits into what is left;
 /// - where nothing conflicts, everyone has its first choice (unless its own utilities contradict the order of its options);
-/// - the bound is not below the objective, and every number is one.
+/// - conflicts are those of the problem; the objective is the sum of weight times utility, the bound not below it, the gap
+///   the distance between them; use, prices and payments are of what there is; and every number is one.
 ///
 /// # Errors
 /// What is wrong, for people; at most twenty.
@@ -56,10 +63,8 @@ impl Check<'_> {
             self.wrong.push("its decisions are not one for each agent".to_owned());
             return;
         }
-        let [objective, bound, gap] = [plan.objective, plan.bound, plan.gap];
-        if ![objective, bound, gap].iter().all(|number| number.is_finite()) || bound < objective || gap < 0.0 {
-            self.wrong.push(format!("objective {objective}, bound {bound} and gap {gap} contradict each other"));
-        }
+        self.measures(plan);
+        self.shed(plan);
         for (party, decision) in problem.parties().iter().zip(&plan.decisions) {
             if self.wrong.len() >= MAX_VIOLATIONS {
                 return;
@@ -71,6 +76,10 @@ impl Check<'_> {
             if granted > available + resource.capacity * TOLERANCE {
                 self.wrong.push(format!("{granted} of {} is granted, but {available} is available", resource.name));
             }
+        }
+        self.utilization(plan);
+        for name in plan.values.keys().filter(|name| !problem.variables().iter().any(|known| known.name == **name)) {
+            self.wrong.push(format!("{name} is set, but there is no such variable"));
         }
         for (at, variable) in problem.variables().iter().enumerate() {
             if self.ways[at] == (true, true) {
@@ -96,6 +105,61 @@ impl Check<'_> {
         }
     }
 
+    /// What the plan says of itself as a whole.
+    fn measures(&mut self, plan: &Plan) {
+        let problem = self.problem;
+        let [objective, bound, gap] = [plan.objective, plan.bound, plan.gap];
+        let scale = bound.abs().max(objective.abs());
+        let distance = if scale > 0.0 { (bound - objective) / scale } else { 0.0 };
+        let finite = [objective, bound, gap, plan.elapsed_ms].iter().all(|number| number.is_finite());
+        if !finite || bound < objective || (gap - distance).abs() > TOLERANCE {
+            self.wrong.push(format!("objective {objective}, bound {bound} and gap {gap} contradict each other"));
+        }
+        let worth = |(party, decision): (&Party, &Decision)| party.agent.weight * decision.utility;
+        let worths = || problem.parties().iter().zip(&plan.decisions).map(worth);
+        let (sum, size) = (worths().sum::<f64>(), worths().map(f64::abs).sum::<f64>());
+        if sum.is_finite() && (sum - objective).abs() > size * TOLERANCE {
+            self.wrong.push(format!("its objective is {objective}, but its decisions are worth {sum}"));
+        }
+        if plan.conflicts != problem.conflicts() {
+            self.wrong.push("its conflicts are not those of the problem".to_owned());
+        }
+        let prices = plan.prices.iter().flatten();
+        if !prices.into_iter().all(|(name, price)| self.resources.contains_key(name.as_str()) && price.is_finite()) {
+            self.wrong.push("its prices are not numbers, or not of the resources".to_owned());
+        }
+        let payments = plan.payments.iter().flatten();
+        if !payments.into_iter().all(|(id, paid)| problem.party(id.as_str()).is_some() && paid.is_finite()) {
+            self.wrong.push("its payments are not numbers, or not by the agents".to_owned());
+        }
+    }
+
+    /// Whether only those are told of as shed who can be, once each and by name.
+    fn shed(&mut self, plan: &Plan) {
+        if !plan.shed.is_sorted_by(|one, next| one < next) {
+            self.wrong.push("those who are shed are not told once each, by name".to_owned());
+        }
+        for id in &plan.shed {
+            let party = self.problem.party(id.as_str()).map(|at| &self.problem.parties()[at]);
+            if !party.is_some_and(|party| party.is_required() || party.fallback().is_some()) {
+                self.wrong.push(format!("{id}: it is told of as shed, but had nothing to lose"));
+            }
+        }
+    }
+
+    fn utilization(&mut self, plan: &Plan) {
+        let problem = self.problem;
+        let right = problem.resources().iter().enumerate().all(|(at, resource)| {
+            plan.utilization.get(&resource.name).is_some_and(|used| {
+                (used.capacity, used.reserve, used.held) == (resource.capacity, resource.reserve, problem.held()[at])
+                    && (used.granted - self.granted[at]).abs() <= resource.capacity * TOLERANCE
+            })
+        });
+        if !right || plan.utilization.len() != problem.resources().len() {
+            self.wrong.push("the use of resources that it tells of is not that of its decisions".to_owned());
+        }
+    }
+
     fn decision(&mut self, plan: &Plan, party: &Party, decision: &Decision) {
         let problem = self.problem;
         let numbers = decision.grant.values().chain(decision.values.values());
@@ -103,51 +167,109 @@ impl Check<'_> {
             self.wrong.push(format!("{}: a number is none", party.id()));
             return;
         }
-        for (name, value) in &decision.values {
-            if party.presence != Presence::Holding && plan.values.get(name) != Some(value) {
-                self.wrong.push(format!("{}: {name} is {value}, but its final value is another", party.id()));
-            }
+        if decision.reason.code.is_empty() {
+            self.wrong.push(format!("{}: it is not told why", party.id()));
         }
         if party.presence == Presence::Holding {
-            let holds = party.holding.as_ref().is_some_and(|holding| holding.grant == decision.grant);
-            if !holds || decision.outcome != DecisionOutcome::Defaulted {
+            let held = party.holding.as_ref().is_some_and(|holding| {
+                holding.grant == decision.grant
+                    && holding.values == decision.values
+                    && (&holding.option_id, holding.fraction) == (&decision.option_id, decision.fraction)
+                    && holding.action == decision.action
+            });
+            if !held || decision.outcome != DecisionOutcome::Defaulted || decision.utility != 0.0 {
                 self.wrong.push(format!("{}: it is silent, but what it holds is not left as it is", party.id()));
             }
             return;
         }
+        for (name, value) in &decision.values {
+            if plan.values.get(name) != Some(value) {
+                self.wrong.push(format!("{}: {name} is {value}, but its final value is another", party.id()));
+            }
+        }
+        let shed = plan.shed.contains(party.id());
         let on_option = matches!(
             decision.outcome,
             DecisionOutcome::Granted | DecisionOutcome::Scaled | DecisionOutcome::Substituted
         );
-        let candidate = if on_option {
+        if on_option {
             let named = |candidate: &usize| {
                 problem.option(*candidate).is_some_and(|option| Some(&option.id) == decision.option_id.as_ref())
             };
-            let Some(candidate) = party.options().find(named) else {
-                self.wrong.push(format!("{}: option {:?} is none of its own", party.id(), decision.option_id));
-                return;
-            };
-            candidate
-        } else {
-            match party.fallback() {
-                Some(fallback) if !plan.shed.contains(party.id()) => fallback,
-                _ => {
-                    if decision.option_id.is_some() || !decision.grant.is_empty() {
-                        self.wrong
-                            .push(format!("{}: it has nothing to fall back to, but something is granted", party.id()));
-                    }
-                    return;
+            match party.options().find(named) {
+                Some(_) if shed => {
+                    self.wrong.push(format!("{}: it is told of as shed, but has an option", party.id()));
+                }
+                Some(candidate) => self.has(plan, party, decision, candidate),
+                None => {
+                    self.wrong.push(format!("{}: option {:?} is none of its own", party.id(), decision.option_id));
                 }
             }
-        };
+            return;
+        }
+        if (decision.outcome == DecisionOutcome::Defaulted) != (party.presence == Presence::Absent) {
+            let detail = format!("{}: it is {:?}, but {}", party.id(), party.presence, decision.outcome.as_str());
+            self.wrong.push(detail);
+        }
+        match party.fallback().filter(|_| !shed) {
+            Some(fallback) => self.has(plan, party, decision, fallback),
+            None => {
+                if party.is_required() && !shed {
+                    self.wrong.push(format!("{}: it has none of its options, and is not told of as shed", party.id()));
+                }
+                let nothing = decision.option_id.is_none()
+                    && decision.grant.is_empty()
+                    && decision.values.is_empty()
+                    && decision.action.is_null()
+                    && (decision.fraction, decision.utility) == (0.0, 0.0);
+                if !nothing {
+                    let detail = format!("{}: it has nothing to fall back to, but something is granted", party.id());
+                    self.wrong.push(detail);
+                }
+            }
+        }
+    }
+
+    /// Checks the decision for one who has a candidate: one of its options, or its fallback.
+    fn has(&mut self, plan: &Plan, party: &Party, decision: &Decision, candidate: usize) {
+        let problem = self.problem;
         let of = &problem.candidates()[candidate];
+        let on_option = party.options().contains(&candidate);
         let fraction = if on_option { decision.fraction } else { 1.0 };
         if !(of.min_fraction()..=1.0).contains(&fraction) {
             self.wrong.push(format!("{}: fraction {fraction} is not in {} to 1", party.id(), of.min_fraction()));
         }
+        let first = party.options().start;
+        let outcome_is_true = match decision.outcome {
+            DecisionOutcome::Granted => candidate == first && fraction == 1.0,
+            DecisionOutcome::Scaled => candidate == first,
+            DecisionOutcome::Substituted => candidate != first,
+            DecisionOutcome::Denied | DecisionOutcome::Preempted | DecisionOutcome::Defaulted => true,
+        };
+        if !outcome_is_true {
+            let (outcome, option) = (decision.outcome.as_str(), &decision.option_id);
+            self.wrong.push(format!("{}: {fraction} of option {option:?} is not {outcome}", party.id()));
+        }
+        let held = party.holding.as_ref().filter(|_| matches!(party.agent.fallback, Some(Fallback::Hold)));
+        let (option_id, told, action) = match (problem.option(candidate), held) {
+            (Some(option), _) => (Some(option.id.as_str()), fraction, &option.action),
+            (None, Some(held)) => (held.option_id.as_deref(), held.fraction, &held.action),
+            (None, None) => (None, 0.0, &Value::Null),
+        };
+        if (decision.option_id.as_deref(), &decision.action) != (option_id, action) || decision.fraction != told {
+            self.wrong.push(format!("{}: option, fraction or action are not what belongs together", party.id()));
+        }
+        let worth = of.utility_at(fraction);
+        if (decision.utility - worth).abs() > worth.abs() * TOLERANCE {
+            self.wrong.push(format!("{}: it is worth {worth}, not {}", party.id(), decision.utility));
+        }
         self.grant(party, decision, candidate, fraction);
         self.interference(party, plan, candidate);
-        let first = party.options().start;
+        let claims = problem.claims(candidate);
+        let told = |variable: usize| decision.values.contains_key(&problem.variables()[variable].name);
+        if decision.values.len() != claims.len() || !claims.iter().all(|claim| told(claim.variable)) {
+            self.wrong.push(format!("{}: its values are not those of the variables that it claims", party.id()));
+        }
         let consistent =
             party.options().all(|at| problem.candidates()[at].utility <= problem.candidates()[first].utility);
         if problem.conflicts().is_empty()
@@ -196,8 +318,9 @@ impl Check<'_> {
                 demand.amount * least <= problem.available()[demand.resource] - self.granted[demand.resource]
             })
             && claims.into_iter().all(|claim| {
+                // Without a value nobody has claimed it yet.
                 let value = plan.values.get(&problem.variables()[claim.variable].name);
-                value.is_some_and(|value| (claim.bounds.0..=claim.bounds.1).contains(value))
+                value.is_none_or(|value| (claim.bounds.0..=claim.bounds.1).contains(value))
             })
             && pushes.all(|push| {
                 let (up, down) = self.ways[push.variable];

@@ -6,6 +6,7 @@ use super::{
     agent::AgentId,
     conflict::{Conflict, ConflictSubtype, ConflictType},
     intention::Claim,
+    number::LARGEST,
     problem::{Presence, Problem, TOLERANCE},
 };
 
@@ -71,7 +72,7 @@ fn contention(problem: &Problem, wanted: &[usize]) -> Vec<Conflict> {
                 available: Some(available),
                 claims: BTreeMap::new(),
                 effects: BTreeMap::new(),
-                severity: if resource.capacity > 0.0 { overload / resource.capacity } else { 1.0 },
+                severity: share(overload, resource.capacity),
             }
         })
         .collect()
@@ -156,6 +157,7 @@ fn indirect(problem: &Problem, wanted: &[usize]) -> Vec<Conflict> {
         .collect()
 }
 
+/// A part of a whole; 1 of nothing, and never so much of next to nothing that it is no number any more.
 fn share(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 1.0 }
+    if whole > 0.0 { (part / whole).min(LARGEST) } else { 1.0 }
 }

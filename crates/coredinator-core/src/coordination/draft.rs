@@ -165,10 +165,12 @@ impl<'p> Draft<'p> {
     }
 
     /// Fixes the final value of a variable: whatever is chosen from now on has to do with it. Whether that agrees with what
-    /// has been chosen; where it does not, and where another value is fixed, nothing changes.
+    /// has been chosen and with what the variable may be given; where it does not, and where another value is fixed (that
+    /// of a silent agent, too), nothing changes.
     pub fn fix(&mut self, variable: usize, value: f64) -> bool {
         let (low, high) = self.common(variable);
-        let agrees = (low..=high).contains(&value);
+        let (least, most) = self.problem.fixed()[variable].map_or(self.problem.ranges()[variable], |held| (held, held));
+        let agrees = (low..=high).contains(&value) && (least..=most).contains(&value);
         if agrees {
             self.variables[variable].fixed = Some(value);
         }
@@ -196,13 +198,14 @@ impl<'p> Draft<'p> {
         (fraction >= wanted.min_fraction()).then_some(fraction)
     }
 
-    /// Moves a party to one of its options, in the largest fraction that fits; whether it did.
+    /// Moves a party to one of its options, in the largest fraction that fits, or to its fallback; whether it did.
     pub fn grant(&mut self, candidate: usize) -> bool {
         let party = self.problem.candidates()[candidate].party;
         match self.largest_fraction(candidate) {
             Some(fraction) => {
+                let is_fallback = self.problem.parties()[party].fallback() == Some(candidate);
                 self.release(party);
-                self.take(party, Pick::Option { candidate, fraction });
+                self.take(party, if is_fallback { Pick::Fallback } else { Pick::Option { candidate, fraction } });
                 true
             }
             None => false,

@@ -1,6 +1,9 @@
 //! A problem as strategies see it: checked, in a canonical order, and indexed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     agent::{Agent, AgentId, Fallback},
@@ -345,13 +348,13 @@ fn check(document: &ProblemDocument) -> Vec<FieldError> {
     let agents = || document.agents.iter().map(|agent| agent.agent_id.as_str());
     twice("/agents", "agent_id", agents(), &mut errors);
     twice("/holdings", "agent_id", document.holdings.iter().map(|held| held.agent_id.as_str()), &mut errors);
-    let known: std::collections::HashSet<&str> = agents().collect();
+    let known: HashSet<&str> = agents().collect();
     let mut unknown = |pointer: String, id: &AgentId| {
         if !known.contains(id.as_str()) {
             errors.push(FieldError::new(pointer, format!("there is no agent {:?}", id.as_str())));
         }
     };
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut repeated = Vec::new();
     for (at, intention) in document.intentions.iter().enumerate() {
         unknown(format!("/intentions/{at}/agent_id"), &intention.agent_id);
@@ -364,7 +367,8 @@ fn check(document: &ProblemDocument) -> Vec<FieldError> {
         unknown(format!("/holdings/{at}/agent_id"), &holding.agent_id);
     }
     errors.extend(repeated);
-    let names = |name: &String| document.resources.iter().any(|resource| resource.name == *name);
+    let resources: HashSet<&str> = document.resources.iter().map(|resource| resource.name.as_str()).collect();
+    let names = |name: &String| resources.contains(name.as_str());
     let numbers = |values: &BTreeMap<String, f64>, least: f64| {
         values.values().all(|&value| super::number::is_number(value) && value >= least)
     };
@@ -373,15 +377,26 @@ fn check(document: &ProblemDocument) -> Vec<FieldError> {
             errors
                 .push(FieldError::new(format!("/holdings/{at}/grant"), "must be amounts of resources that there are"));
         }
+        if !(0.0..=1.0).contains(&holding.fraction) {
+            let detail = format!("must be 0 to 1, but is {}", holding.fraction);
+            errors.push(FieldError::new(format!("/holdings/{at}/fraction"), detail));
+        }
         if !numbers(&holding.values, f64::NEG_INFINITY) {
             errors.push(FieldError::new(format!("/holdings/{at}/values"), "must be numbers"));
+        }
+    }
+    let mut cycles = HashSet::new();
+    for (at, past) in document.history.iter().enumerate() {
+        if !cycles.insert(past.cycle) {
+            errors
+                .push(FieldError::new(format!("/history/{at}/cycle"), format!("cycle {} is there twice", past.cycle)));
         }
     }
     errors
 }
 
 fn twice<'a>(list: &str, field: &str, names: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for (at, name) in names.enumerate() {
         if !seen.insert(name) {
             errors.push(FieldError::new(format!("{list}/{at}/{field}"), format!("{name:?} is there twice")));

@@ -3,6 +3,7 @@
 
 mod conflicts;
 mod drafts;
+mod garbage;
 mod suite;
 mod verify;
 

@@ -315,6 +315,7 @@ impl Running {
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server ended badly");
         }
+        self.registry.close();
         // Without this a part of it would stay in SQLite's log beside it, and a copy of the file would not be whole.
         if let Some(file) = self.file {
             file.close().await;

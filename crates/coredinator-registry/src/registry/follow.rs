@@ -90,6 +90,7 @@ impl Follower {
                 () = closed.cancelled() => return,
                 change = changes.next() => {
                     let followed = match change {
+                        Some(Err(_)) | None if closed.is_cancelled() => return,
                         Some(Ok(change)) => survive(|| self.apply(change)),
                         Some(Err(error)) => {
                             tracing::warn!(%error, "reading the store anew");

@@ -56,13 +56,14 @@ pub struct RegistryOptions {
     pub seed: u64,
 }
 
-/// A handle to the registry. Cheap to clone; its tasks end when the last handle is dropped.
+/// A handle to the registry. Cheap to clone; its tasks end when the last handle is dropped, or by [`Registry::close`].
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
     monitor: HealthMonitor,
     probes: ProbeRegistry,
-    _closed: Arc<DropGuard>,
+    closed: CancellationToken,
+    _last: Arc<DropGuard>,
 }
 
 /// What the handle and its tasks share.
@@ -112,7 +113,13 @@ impl Registry {
         let changes = follower.load().await?;
         let closed = CancellationToken::new();
         tokio::spawn(follower.run(changes, transitions, closed.clone()));
-        Ok(Self { shared, monitor, probes, _closed: Arc::new(closed.drop_guard()) })
+        let last = Arc::new(closed.clone().drop_guard());
+        Ok(Self { shared, monitor, probes, closed, _last: last })
+    }
+
+    /// Follows the store no longer, for good: before it is closed under it. What was read goes on being told.
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 
     /// All services, in the order of their names.

@@ -10,7 +10,7 @@ use super::{
 /// The candidate of the column that is nothing at all.
 pub(super) const NOTHING: u32 = u32::MAX;
 
-/// Into how many fractions an option with a bent shape is cut.
+/// Into how many fractions an elastic option is cut.
 const CUTS: usize = 6;
 
 /// Groups of columns, of which each group gets one, under capacities: everything by place, in flat arrays.
@@ -101,11 +101,7 @@ impl Model {
             span,
         };
         self.curves.push(curve);
-        let cuts = match elastic.shape {
-            _ if span.0 == span.1 => 1,
-            Shape::Linear => 2,
-            Shape::Quadratic | Shape::Log => CUTS,
-        };
+        let cuts = if span.0 == span.1 { 1 } else { CUTS };
         for cut in 0..cuts {
             let share = if cuts == 1 { 1.0 } else { 1.0 - cut as f64 / (cuts - 1) as f64 };
             let fraction = if cut == 0 { span.1 } else { span.0 + (span.1 - span.0) * share };

@@ -17,12 +17,21 @@ const MOST_STEPS: u64 = 500_000;
 const POOL: u64 = 100_000;
 const DENSE_POOL: u64 = 4_000_000;
 
+/// On how many threads components are solved; with no more groups than that, on one.
+const THREADS: usize = 2;
+const ALONE: u64 = 64;
+
 /// Finds the best choice within a scope, or the best that so many steps lead to; `None`: as many as fit its size.
 ///
 /// Parties without a fallback get one of their options, and parties with one theirs or it, as long as that fits at all;
 /// where it does not, the lowest priority is shed first. Once the budget is over, it returns within milliseconds.
 #[must_use]
 pub fn solve(scope: &Scope<'_>, steps: Option<u64>, budget: &Budget) -> Solution {
+    solve_on(THREADS, scope, steps, budget)
+}
+
+/// As [`solve`], on so many threads: the answer is the same.
+pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, budget: &Budget) -> Solution {
     let model = Model::of(scope);
     let models = components::split(&model);
     let groups = model.groups() as u64;
@@ -41,18 +50,20 @@ pub fn solve(scope: &Scope<'_>, steps: Option<u64>, budget: &Budget) -> Solution
         let part = part::solve(&model, &start, limit(&model), scope.problem.seed(), budget);
         (model, part)
     };
-    let halves = models.len() / 2;
-    let parts: Vec<(Model, Part)> = if models.len() > 1 && groups > 64 {
-        std::thread::scope(|threads| {
-            let other = threads.spawn(|| models[..halves].iter().map(work).collect::<Vec<_>>());
-            let second: Vec<_> = models[halves..].iter().map(work).collect();
-            let mut all = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            all.extend(second);
-            all
-        })
-    } else {
-        models.iter().map(work).collect()
-    };
+    let threads = if groups > ALONE { threads.clamp(1, models.len().max(1)) } else { 1 };
+    let mut shares = models.chunks(models.len().div_ceil(threads).max(1));
+    let own = shares.next().unwrap_or_default();
+    // Each component is solved for itself, so that it does not matter where.
+    let parts: Vec<(Model, Part)> = std::thread::scope(|scope| {
+        let work = &work;
+        let others: Vec<_> =
+            shares.map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<_>>())).collect();
+        let mut all: Vec<_> = own.iter().map(work).collect();
+        for other in others {
+            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    });
     gather(scope, &parts, budget)
 }
 

@@ -8,7 +8,7 @@ use coredinator_core::coordination::{
 };
 use proptest::prelude::*;
 
-use super::{Scope, Solution, solve};
+use super::{Scope, Solution, solve, solve::solve_on};
 
 fn resource(name: String, capacity: f64) -> Resource {
     Resource { name, capacity, unit: String::new(), reserve: 0.0, kind: ResourceKind::Divisible }
@@ -197,6 +197,54 @@ proptest! {
         prop_assert!(solution.bound >= solution.value);
         for (party, pick) in solution.picks {
             prop_assert!(draft.set(party, pick), "{:?} of {} does not fit", pick, party);
+        }
+    }
+}
+
+/// Twenty components of ten agents that each want of one or both of two resources.
+fn islands() -> Problem {
+    let (mut resources, mut agents, mut intentions) = (Vec::new(), Vec::new(), Vec::new());
+    let mut chance = fastrand::Rng::with_seed(7);
+    for island in 0..20 {
+        let names = [format!("power{island:02}"), format!("steam{island:02}")];
+        resources.extend(names.iter().map(|name| resource(name.clone(), 25.0)));
+        for at in 0..10 {
+            let agent_id = AgentId::new(&format!("a{island:02}-{at}")).unwrap();
+            agents.push(Arc::new(Agent { fallback: Some(Fallback::Release), ..Agent::new(agent_id.clone()) }));
+            let options = (0..4).map(|id| {
+                let mut demands = || names.iter().map(|name| (name.clone(), f64::from(chance.u8(0..9)))).collect();
+                ActionOption { demands: demands(), utility: chance.f64() * 9.0, ..option(id, &((0, 0), None, None, 0)) }
+            });
+            let options = options.collect();
+            intentions.push(Arc::new(Intention {
+                agent_id,
+                seq: 1,
+                valid_until_cycle: None,
+                disagreement: 0.0,
+                options,
+            }));
+        }
+    }
+    Problem::new(ProblemDocument {
+        resources,
+        agents,
+        intentions,
+        ..serde_json::from_str(r#"{"agents": []}"#).unwrap()
+    })
+    .unwrap()
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let problem = islands();
+    for steps in [None, Some(20_000)] {
+        let on = |threads| solve_on(threads, &Scope::whole(&problem), steps, &Budget::default());
+        let alone = on(1);
+        for threads in [2, 3, 7, 64] {
+            let together = on(threads);
+            assert_eq!(together.picks, alone.picks);
+            assert_eq!(together.prices, alone.prices);
+            assert_eq!((together.value, together.bound, together.steps), (alone.value, alone.bound, alone.steps));
         }
     }
 }

@@ -27,7 +27,7 @@ fn print(what: &str, load: &Load) {
 }
 
 fn registered(count: usize) -> Outcome<Server> {
-    let server = Server::start(Setup { services: "", cpu: Some("0") })?;
+    let server = Server::start(Setup { cpu: Some("0"), ..Setup::default() })?;
     let mut connection = server.connect()?;
     for n in 0..count {
         let body = format!(r#"{{"name":"s{n}","host":"127.0.0.1","port":9,"health_endpoint":null}}"#);
@@ -116,7 +116,7 @@ pub(crate) fn writes() -> Outcome<()> {
     file.rewind()?;
     row("one append of 256 bytes and fdatasync", &mut syncs);
     for connections in [1, 32] {
-        let server = Server::start(Setup { services: "", cpu: Some("0") })?;
+        let server = Server::start(Setup { cpu: Some("0"), ..Setup::default() })?;
         let load = load::run(server.port, "register", connections, SECONDS)?;
         print(&format!("durable registrations, {connections} client(s), server on one core"), &load);
         server.stop()?;

@@ -35,7 +35,7 @@ fn fleet(keys: &str) -> Outcome<Fleet> {
     let dir = TempDir::new()?;
     let roll = Roll::new(dir.path())?;
     let services = services(FLEET, &command(&roll), keys);
-    let server = Server::start(Setup { services: &services, cpu: None })?;
+    let server = Server::start(Setup { services: &services, ..Setup::default() })?;
     let (mut pids, mut last) = (HashMap::new(), server.begun);
     while pids.len() < FLEET {
         let (name, pid, at) = roll.next()?;
@@ -170,7 +170,7 @@ pub(crate) fn starts() -> Outcome<()> {
     let services = services(FLEET, &endpoint, keys);
     let (mut first, mut all) = (Vec::new(), Vec::new());
     for _ in 0..5 {
-        let server = Server::start(Setup { services: &services, cpu: None })?;
+        let server = Server::start(Setup { services: &services, ..Setup::default() })?;
         let mut api = server.connect()?;
         let mut healthy = || -> Outcome<usize> {
             let body = api.get("/api/coredinator/services")?.body;

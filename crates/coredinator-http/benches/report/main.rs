@@ -6,6 +6,7 @@
 //! Run without `--bench`, as a test, it only says that it was built.
 
 mod api;
+mod cycle;
 mod fleet;
 mod http;
 mod load;
@@ -23,12 +24,13 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 type Part = fn() -> Outcome<()>;
 
 /// The parts, and the word that picks each.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("restart", fleet::restarts),
     ("start", fleet::starts),
     ("peers", peers::restarts),
     ("api", api::reads),
     ("writes", api::writes),
+    ("cycle", cycle::all),
     ("memory", size::all),
 ];
 

@@ -21,6 +21,8 @@ use crate::{Outcome, http::Connection, until};
 pub(crate) struct Setup<'a> {
     /// The `services` of its file, indented by four.
     pub(crate) services: &'a str,
+    /// Whatever else its file says, indented by two.
+    pub(crate) section: &'a str,
     /// The one CPU that it gets; both, if none is named.
     pub(crate) cpu: Option<&'a str>,
 }
@@ -44,7 +46,7 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let services = if setup.services.is_empty() { " {}" } else { setup.services };
         let file = dir.path().join("coredinator.yaml");
-        fs::write(&file, format!("coredinator:\n  services:{services}\n"))?;
+        fs::write(&file, format!("coredinator:\n{}  services:{services}\n", setup.section))?;
         // Another build can be named, to compare with.
         let binary =
             std::env::var("BENCH_COREDINATOR").unwrap_or_else(|_| env!("CARGO_BIN_EXE_coredinator").to_owned());

@@ -31,7 +31,7 @@ fn ticks(pid: u32) -> Outcome<u64> {
 pub(crate) fn all() -> Outcome<()> {
     for count in [0, 100, 1000] {
         let text = if count == 0 { String::new() } else { services(count, "[sleep, '1000']", "") };
-        let setup = Setup { services: &text, cpu: None };
+        let setup = Setup { services: &text, ..Setup::default() };
         let server = Server::start(setup)?;
         until("all running", Duration::from_secs(60), || {
             let body = server.connect()?.get("/api/coredinator/services")?.body;

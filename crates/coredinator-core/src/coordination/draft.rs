@@ -134,18 +134,21 @@ impl<'p> Draft<'p> {
 
     /// The problem.
     #[must_use]
+    #[inline]
     pub fn problem(&self) -> &'p Problem {
         self.problem
     }
 
     /// What is chosen for a party now.
     #[must_use]
+    #[inline]
     pub fn pick(&self, party: usize) -> Pick {
         self.picks[party]
     }
 
     /// How much of each resource is left.
     #[must_use]
+    #[inline]
     pub fn left(&self) -> &[f64] {
         &self.left
     }
@@ -183,19 +186,30 @@ impl<'p> Draft<'p> {
     pub fn largest_fraction(&self, candidate: usize) -> Option<f64> {
         let wanted = &self.problem.candidates()[candidate];
         let back = self.taken(wanted.party);
-        if !wanted.possible || !self.agrees(candidate) {
+        if !wanted.possible {
             return None;
         }
+        // Both are in the order of the resources.
+        let mut given_back = back.map_or(&[][..], |(own, _)| self.problem.demands(own));
         let mut fraction: f64 = 1.0;
         for demand in self.problem.demands(candidate) {
             let slack = self.problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
-            let left = self.left[demand.resource] + self.given_back(back, demand.resource);
+            let mut left = self.left[demand.resource];
+            while let [own, rest @ ..] = given_back
+                && own.resource <= demand.resource
+            {
+                if let (true, Some((_, part))) = (own.resource == demand.resource, back) {
+                    left += own.amount * part;
+                }
+                given_back = rest;
+            }
             if demand.amount > left + slack {
                 wanted.elastic?;
                 fraction = fraction.min((left.max(0.0)) / demand.amount);
             }
         }
-        (fraction >= wanted.min_fraction()).then_some(fraction)
+        (fraction >= wanted.min_fraction() && self.agrees_without(candidate, back.map(|(own, _)| own)))
+            .then_some(fraction)
     }
 
     /// Moves a party to one of its options, in the largest fraction that fits, or to its fallback; whether it did.
@@ -251,12 +265,6 @@ impl<'p> Draft<'p> {
             Pick::Option { candidate, fraction } => Some((candidate, fraction)),
             Pick::Fallback => self.problem.parties()[party].fallback().map(|fallback| (fallback, 1.0)),
         }
-    }
-
-    fn given_back(&self, back: Option<(usize, f64)>, resource: usize) -> f64 {
-        let Some((candidate, fraction)) = back else { return 0.0 };
-        let demands = self.problem.demands(candidate).iter();
-        demands.filter(|demand| demand.resource == resource).map(|demand| demand.amount * fraction).sum()
     }
 
     fn take(&mut self, party: usize, pick: Pick) {

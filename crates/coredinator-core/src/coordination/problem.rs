@@ -67,12 +67,14 @@ impl Party {
 
     /// The places of its options among [`Problem::candidates`], the most wanted first; empty unless it is active.
     #[must_use]
+    #[inline]
     pub fn options(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.options
     }
 
     /// The place of its fallback among the candidates. `None`: it has none, and must get one of its options.
     #[must_use]
+    #[inline]
     pub fn fallback(&self) -> Option<usize> {
         self.fallback
     }
@@ -103,12 +105,14 @@ pub struct Candidate {
 impl Candidate {
     /// What a fraction of it is worth to its party.
     #[must_use]
+    #[inline]
     pub fn utility_at(&self, fraction: f64) -> f64 {
         self.elastic.map_or(self.utility, |elastic| self.utility * elastic.shape.worth(fraction))
     }
 
     /// The smallest fraction in which it can be granted.
     #[must_use]
+    #[inline]
     pub fn min_fraction(&self) -> f64 {
         self.elastic.map_or(1.0, |elastic| elastic.min_fraction)
     }
@@ -225,12 +229,14 @@ impl Problem {
 
     /// Who takes part, by name.
     #[must_use]
+    #[inline]
     pub fn parties(&self) -> &[Party] {
         &self.tables.parties
     }
 
     /// What is shared, by name.
     #[must_use]
+    #[inline]
     pub fn resources(&self) -> &[Resource] {
         &self.document.resources
     }
@@ -238,6 +244,7 @@ impl Problem {
     /// How much of each resource there is for those about whom something is to be decided: capacity less reserve less what
     /// silent agents hold; never below 0.
     #[must_use]
+    #[inline]
     pub fn available(&self) -> &[f64] {
         &self.available
     }
@@ -256,24 +263,28 @@ impl Problem {
 
     /// The lowest and the highest value that each variable may be given this cycle.
     #[must_use]
+    #[inline]
     pub fn ranges(&self) -> &[(f64, f64)] {
         &self.tables.ranges
     }
 
     /// The value of each variable that a silent agent holds on to.
     #[must_use]
+    #[inline]
     pub fn fixed(&self) -> &[Option<f64>] {
         &self.tables.fixed
     }
 
     /// Everything that can be decided, grouped by party.
     #[must_use]
+    #[inline]
     pub fn candidates(&self) -> &[Candidate] {
         &self.tables.candidates
     }
 
     /// What a candidate takes in full, by resource.
     #[must_use]
+    #[inline]
     pub fn demands(&self, candidate: usize) -> &[Demand] {
         let (from, to) = self.tables.candidates[candidate].demands;
         &self.tables.demands[from..to]
@@ -281,6 +292,7 @@ impl Problem {
 
     /// What a candidate claims, by variable.
     #[must_use]
+    #[inline]
     pub fn claims(&self, candidate: usize) -> &[PlacedClaim] {
         let (from, to) = self.tables.candidates[candidate].claims;
         &self.tables.claims[from..to]
@@ -297,6 +309,7 @@ impl Problem {
 
     /// What a candidate pushes, by variable.
     #[must_use]
+    #[inline]
     pub fn pushes(&self, candidate: usize) -> &[Push] {
         let (from, to) = self.tables.candidates[candidate].pushes;
         &self.tables.pushes[from..to]

@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use coredinator_core::coordination::{Budget, Draft, Pick, Presence, Problem, Resolution, TOLERANCE};
+use coredinator_core::coordination::{Budget, Demand, Draft, Pick, Presence, Problem, Resolution, TOLERANCE};
 
 use super::supply::Supply;
 
@@ -22,6 +22,8 @@ const NO_SHARE: f64 = 1e-300;
 pub(super) struct Filling<'p> {
     problem: &'p Problem,
     draft: Draft<'p>,
+    /// Of each candidate, the largest share that it takes of anything, in full.
+    shares: Vec<f64>,
     takers: Vec<Taker>,
     supplies: Vec<Supply>,
     /// Of each resource, who has grown on it, in this pass.
@@ -66,11 +68,18 @@ enum What {
     Turn(Reverse<i32>, usize),
 }
 
+impl Event {
+    fn new(level: f64, what: What) -> Self {
+        Self { at: rank(level), what, level: level.to_bits() }
+    }
+}
+
 impl<'p> Filling<'p> {
     pub(super) fn new(problem: &'p Problem) -> Self {
         let draft = Draft::new(problem);
         let mut filling = Self {
             problem,
+            shares: (0..problem.candidates().len()).map(|candidate| share(problem, candidate)).collect(),
             supplies: draft.left().iter().map(|&left| Supply::new(left)).collect(),
             growers: vec![Vec::new(); problem.resources().len()],
             takers: Vec::with_capacity(problem.parties().len()),
@@ -79,19 +88,18 @@ impl<'p> Filling<'p> {
             given_back: false,
             draft,
         };
+        let mut options: Vec<(u64, usize)> = Vec::new();
         for (party, of) in problem.parties().iter().enumerate() {
             let (chosen, fraction) = match filling.draft.pick(party) {
                 Pick::Option { candidate, fraction } => (Some(candidate), fraction),
                 Pick::Fallback => (of.fallback(), 1.0),
                 Pick::Held | Pick::Nothing => (None, 1.0),
             };
-            let mut options: Vec<(u64, usize)> = of
-                .options()
-                .filter(|&at| problem.candidates()[at].possible)
-                .map(|at| (rank(filling.share(at) * problem.candidates()[at].min_fraction()), at))
-                .collect();
+            options.clear();
+            let possible = of.options().filter(|&at| problem.candidates()[at].possible);
+            options.extend(possible.map(|at| (rank(filling.shares[at] * problem.candidates()[at].min_fraction()), at)));
             options.sort_unstable();
-            let options = options.into_iter().map(|(_, at)| at).collect();
+            let options = options.iter().map(|&(_, at)| at).collect();
             filling.takers.push(Taker { chosen, fraction, options, ..Taker::default() });
         }
         filling
@@ -126,13 +134,15 @@ impl<'p> Filling<'p> {
         self.supplies.iter_mut().for_each(|supply| *supply = Supply::new(supply.left(self.level)));
         self.growers.iter_mut().for_each(Vec::clear);
         self.level = 0.0;
+        let mut events = Vec::with_capacity(self.takers.len());
         for party in 0..self.takers.len() {
             if self.problem.parties()[party].presence == Presence::Active {
                 self.takers[party].tried = 0;
-                let level = self.standing(party);
-                self.schedule(level, if self.is_growable(party) { What::Grow(party) } else { self.turn(party) });
+                let what = if self.is_growable(party) { What::Grow(party) } else { self.turn(party) };
+                events.push(Reverse(Event::new(self.standing(party), what)));
             }
         }
+        self.events = events.into();
     }
 
     fn happen(&mut self, event: Event) {
@@ -184,25 +194,28 @@ impl<'p> Filling<'p> {
     /// The fraction in which a party begins with an option, if there is room for it: as much as its share is now, or as
     /// near to that as it can have.
     fn fitting(&self, party: usize, candidate: usize) -> Option<f64> {
-        if !self.draft.agrees(candidate) {
-            return None;
-        }
+        let problem = self.problem;
         let of = &self.problem.candidates()[candidate];
         let least = of.min_fraction();
-        let share = self.share(candidate);
-        let level = self.level * self.problem.parties()[party].agent.weight;
+        let share = self.shares[candidate];
+        let level = self.level * problem.parties()[party].agent.weight;
         let mut fraction = if share * least >= level || share <= NO_SHARE { least } else { (level / share).min(1.0) };
         if share <= NO_SHARE {
             fraction = 1.0;
         }
-        for demand in self.problem.demands(candidate) {
-            let left = self.supplies[demand.resource].left(self.level) + self.taken(party, demand.resource);
-            let slack = self.problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
+        let Taker { chosen, fraction: grown, .. } = self.takers[party];
+        let mut own = Beside::new(chosen.map_or(&[], |chosen| problem.demands(chosen)));
+        for demand in problem.demands(candidate) {
+            let left = self.supplies[demand.resource].left(self.level) + own.amount(demand.resource) * grown;
+            let slack = problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
             if demand.amount * fraction > left + slack {
                 fraction = left.max(0.0) / demand.amount;
+                if fraction < least {
+                    return None;
+                }
             }
         }
-        (fraction >= least).then_some(fraction)
+        (fraction >= least && self.draft.agrees(candidate)).then_some(fraction)
     }
 
     /// Books a party's move from what it has grown to to a fraction of a candidate.
@@ -216,13 +229,13 @@ impl<'p> Filling<'p> {
             self.supplies[demand.resource].take(self.level, demand.amount * fraction);
         }
         let less = |before: usize| {
-            let kept = |resource: usize| problem.demands(candidate).iter().find(|demand| demand.resource == resource);
+            let mut kept = Beside::new(problem.demands(candidate));
             !problem.pushes(before).is_empty()
                 || problem.claims(before).iter().any(|claim| !claim.soft)
                 || problem
                     .demands(before)
                     .iter()
-                    .any(|demand| kept(demand.resource).is_none_or(|now| now.amount * fraction < demand.amount * grown))
+                    .any(|demand| kept.amount(demand.resource) * fraction < demand.amount * grown)
         };
         self.given_back |= before.is_some_and(less);
         self.takers[party].chosen = Some(candidate);
@@ -241,7 +254,7 @@ impl<'p> Filling<'p> {
         }
         let Some(candidate) = self.takers[party].chosen else { return };
         // What it stands at and the level may differ by rounding: it grows from here to where it would be.
-        let rate = self.problem.parties()[party].agent.weight / self.share(candidate);
+        let rate = self.problem.parties()[party].agent.weight / self.shares[candidate];
         self.takers[party].rate = rate;
         for demand in self.problem.demands(candidate) {
             let behind = (rate * self.level - self.takers[party].fraction) * demand.amount;
@@ -275,7 +288,7 @@ impl<'p> Filling<'p> {
     }
 
     fn schedule(&mut self, level: f64, what: What) {
-        self.events.push(Reverse(Event { at: rank(level), what, level: level.to_bits() }));
+        self.events.push(Reverse(Event::new(level, what)));
     }
 
     fn turn(&self, party: usize) -> What {
@@ -286,7 +299,7 @@ impl<'p> Filling<'p> {
     fn is_growable(&self, party: usize) -> bool {
         let Taker { chosen: Some(candidate), fraction, .. } = self.takers[party] else { return false };
         let of = &self.problem.candidates()[candidate];
-        of.elastic.is_some() && fraction < 1.0 && self.share(candidate) > NO_SHARE
+        of.elastic.is_some() && fraction < 1.0 && self.shares[candidate] > NO_SHARE
     }
 
     /// The level at which a party that grows has all of its option.
@@ -297,27 +310,14 @@ impl<'p> Filling<'p> {
     /// A party's weighted dominant share.
     fn standing(&self, party: usize) -> f64 {
         let taker = &self.takers[party];
-        let share = taker.chosen.map_or(0.0, |candidate| self.share(candidate) * taker.fraction);
+        let share = taker.chosen.map_or(0.0, |candidate| self.shares[candidate] * taker.fraction);
         share / self.problem.parties()[party].agent.weight
-    }
-
-    /// The largest share that a candidate takes of anything, in full.
-    fn share(&self, candidate: usize) -> f64 {
-        let share = |demand: &coredinator_core::coordination::Demand| {
-            demand.amount / self.problem.available()[demand.resource].max(demand.amount * 1e-15)
-        };
-        self.problem.demands(candidate).iter().map(share).fold(0.0, f64::max)
     }
 
     /// How much a party takes of a resource in full.
     fn demand(&self, party: usize, resource: usize) -> f64 {
         let demands = self.takers[party].chosen.into_iter().flat_map(|candidate| self.problem.demands(candidate));
         demands.filter(|demand| demand.resource == resource).map(|demand| demand.amount).sum()
-    }
-
-    /// How much a party that does not grow has of a resource.
-    fn taken(&self, party: usize, resource: usize) -> f64 {
-        self.demand(party, resource) * self.takers[party].fraction
     }
 
     /// Writes down how far what is elastic has grown.
@@ -333,6 +333,35 @@ impl<'p> Filling<'p> {
         }
         self.draft.finish()
     }
+}
+
+/// What somebody demands, looked up by one resource after the other, in their order.
+struct Beside<'p>(&'p [Demand]);
+
+impl<'p> Beside<'p> {
+    fn new(demands: &'p [Demand]) -> Self {
+        Self(demands)
+    }
+
+    /// How much of a resource, which comes after all asked about before; 0: nothing.
+    fn amount(&mut self, resource: usize) -> f64 {
+        while let [first, rest @ ..] = self.0 {
+            if first.resource > resource {
+                break;
+            }
+            self.0 = rest;
+            if first.resource == resource {
+                return first.amount;
+            }
+        }
+        0.0
+    }
+}
+
+/// The largest share that a candidate takes of anything, in full.
+fn share(problem: &Problem, candidate: usize) -> f64 {
+    let share = |demand: &Demand| demand.amount / problem.available()[demand.resource].max(demand.amount * 1e-15);
+    problem.demands(candidate).iter().map(share).fold(0.0, f64::max)
 }
 
 /// A level (0 or more) in the order of numbers, to forty binary digits: what differs by rounding alone is the same.

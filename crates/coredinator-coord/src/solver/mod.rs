@@ -10,6 +10,7 @@
 
 mod accord;
 mod components;
+mod exchange;
 mod local;
 mod model;
 mod part;

@@ -3,7 +3,7 @@
 use coredinator_core::coordination::Budget;
 
 use super::{
-    local,
+    exchange, local,
     model::Model,
     prices,
     repair::{fill, gains, round},
@@ -13,6 +13,9 @@ use super::{
 
 /// With more groups than this, a component is not searched as a whole.
 const MOST_GROUPS: usize = 500;
+
+/// With more groups than this, it is not worth keeping steps for a search of all of them.
+const FEW_GROUPS: usize = 60;
 
 /// What came of a component.
 #[derive(Debug, Clone)]
@@ -59,8 +62,12 @@ pub(super) fn solve(model: &Model, start: &[u32], limit: u64, seed: u64, budget:
     }
     if !part.proven && !closed(&state, part.bound) && part.steps < limit {
         let left = limit - part.steps;
-        let local = if whole { left / 2 } else { left };
-        part.steps += local::improve(&mut state, &mut search, &guide, (local, seed), budget);
+        let local = if model.groups() <= FEW_GROUPS { left / 2 } else { left };
+        // Where most columns take of most rows, windows find little.
+        let exchanged = if model.is_dense() { local } else { local / 4 };
+        let first = exchange::improve(&mut state, &guide, exchanged, budget);
+        part.steps += first;
+        part.steps += local::improve(&mut state, &mut search, &guide, (local.saturating_sub(first), seed), budget);
         if whole && part.steps < limit {
             let left = limit - part.steps;
             finish(&mut part, &mut state, &mut search, &groups, &guide, left, budget);

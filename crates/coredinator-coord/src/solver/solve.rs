@@ -10,9 +10,12 @@ use super::{
     start,
 };
 
-/// How many looks at columns a component may cost where nobody says: so many for each group, up to so many, or its share of
-/// a pool, if that is more. Where most columns take of most rows, no part is easy, and the pool is a larger one.
+/// How many looks at columns a component may cost where nobody says: so many for each group (fewer where there are few
+/// groups), up to so many, or its share of a pool, if that is more. Where most columns take of most rows, no part is easy,
+/// and the pool is a larger one.
 const STEPS_PER_GROUP: u64 = 1_500;
+const STEPS_PER_GROUP_OF_FEW: u64 = 1_000;
+const FEW_GROUPS: u64 = 60;
 const MOST_STEPS: u64 = 500_000;
 const POOL: u64 = 100_000;
 const DENSE_POOL: u64 = 4_000_000;
@@ -40,8 +43,9 @@ pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, bu
         match steps {
             Some(steps) => share(steps, own, groups),
             None => {
+                let each = if own <= FEW_GROUPS { STEPS_PER_GROUP_OF_FEW } else { STEPS_PER_GROUP };
                 let pool = if part.is_dense() { DENSE_POOL } else { POOL };
-                (own * STEPS_PER_GROUP).min(MOST_STEPS).max(share(pool, own, groups))
+                (own * each).min(MOST_STEPS).max(share(pool, own, groups))
             }
         }
     };

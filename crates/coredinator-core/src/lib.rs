@@ -48,6 +48,7 @@ pub use store::{
     Batch, Change, ChangeStream, Fence, InvalidKey, Key, Lease, LeaseOperation, Listing, Operation, Precondition,
     Record, Store, StoreCapabilities, StoreError, StoreStatus,
 };
+pub use text::command as parse_command;
 
 #[cfg(feature = "mock")]
 pub use {probe::MockHealthProbe, runtime::MockRuntime, store::MockStore};

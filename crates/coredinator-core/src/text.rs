@@ -8,7 +8,7 @@ use crate::{FieldError, field::kind};
 ///
 /// # Errors
 /// An empty command, a program that is empty, a NUL byte, an open quote.
-pub(crate) fn command(pointer: &str, value: Value) -> Result<Vec<String>, Vec<FieldError>> {
+pub fn command(pointer: &str, value: Value) -> Result<Vec<String>, Vec<FieldError>> {
     let fail = |detail: String| Err(vec![FieldError::new(pointer, detail)]);
     let words = match value {
         Value::String(line) => match split_words(&line) {

@@ -66,6 +66,7 @@ impl Supervisor {
             recovering: BTreeMap::new(),
             listed_sender: listed_sender.clone(),
             listed: BTreeSet::new(),
+            away: BTreeSet::new(),
             running: BTreeMap::new(),
             dependents: BTreeMap::new(),
             depends: BTreeMap::new(),
@@ -97,7 +98,8 @@ struct Listed {
     runtime: RuntimeName,
     /// The one service that it was asked about; `None`: all.
     of: Option<ServiceName>,
-    running: BTreeMap<(ServiceName, u32), Started>,
+    /// `None`: it cannot tell yet; it is asked again.
+    running: Option<BTreeMap<(ServiceName, u32), Started>>,
 }
 
 /// Asks a runtime for what runs already (of one service, or of all), until it answers.
@@ -110,6 +112,7 @@ async fn list(
     let meant = |service: &ServiceName| of.as_ref().is_none_or(|of| of == service);
     let name = runtime.name();
     let mut pause = Duration::from_millis(100);
+    let mut told = false;
     loop {
         let mut records = records_of(&context.registry, &name);
         records.retain(|(service, _), _| meant(service));
@@ -128,12 +131,17 @@ async fn list(
                         }
                     });
                 }
-                let _ = listed.send(Listed { runtime: name, of, running: plan.adopt });
+                let _ = listed.send(Listed { runtime: name, of, running: Some(plan.adopt) });
                 return;
             }
-            Err(error) => {
+            Err(error) if is_used(&context.registry, &name) => {
                 tracing::warn!(runtime = %name, error = chain(&error), "cannot tell what runs; its services wait");
             }
+            // Such as a Docker engine on a machine that has none, and needs none.
+            Err(error) => tracing::debug!(runtime = %name, error = chain(&error), "cannot tell what runs"),
+        }
+        if !std::mem::replace(&mut told, true) {
+            let _ = listed.send(Listed { runtime: name.clone(), of: of.clone(), running: None });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
@@ -144,6 +152,15 @@ fn records_of(registry: &Registry, runtime: &RuntimeName) -> BTreeMap<(ServiceNa
     let services = registry.services();
     let instances = services.iter().flat_map(|view| view.instances.iter().map(|i| i.record.as_ref().clone()));
     instances.filter(|r| r.runtime == *runtime).map(|r| ((r.service.clone(), r.replica), r)).collect()
+}
+
+/// Whether a service is declared to run there, or has run there.
+fn is_used(registry: &Registry, runtime: &RuntimeName) -> bool {
+    let runs = |view: &ServiceView| {
+        view.record.spec.runtime.as_ref() == Some(runtime)
+            || view.instances.iter().any(|i| i.record.runtime == *runtime)
+    };
+    registry.services().iter().any(|view| runs(view))
 }
 
 /// Waits until then; for ever, if there is no then.
@@ -179,6 +196,8 @@ struct Dispatcher {
     listed_sender: mpsc::UnboundedSender<Listed>,
     /// Which runtimes have told what runs.
     listed: BTreeSet<RuntimeName>,
+    /// Which of the others could not, when they were asked first.
+    away: BTreeSet<RuntimeName>,
     /// What they told, until an actor takes it up.
     running: BTreeMap<(ServiceName, u32), Started>,
     /// Who is to look when a service changes.
@@ -222,6 +241,12 @@ impl Dispatcher {
     }
 
     fn hear(&mut self, found: Listed) {
+        let Some(running) = found.running else {
+            if found.of.is_none() {
+                self.away.insert(found.runtime);
+            }
+            return;
+        };
         match found.of {
             None => drop(self.listed.insert(found.runtime)),
             Some(service) => {
@@ -233,7 +258,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.running.extend(found.running);
+        self.running.extend(running);
     }
 
     /// An actor is no more: because nothing is left to do, which may have changed meanwhile, or because it panicked.
@@ -270,10 +295,17 @@ impl Dispatcher {
         }
     }
 
+    /// Whether some runtime has yet to tell what runs. One that is away counts only where a service needs it.
+    fn is_waiting(&self) -> bool {
+        self.context.runtimes.iter().map(|runtime| runtime.name()).any(|name| {
+            !self.listed.contains(&name) && (!self.away.contains(&name) || is_used(&self.context.registry, &name))
+        })
+    }
+
     /// Waits until every runtime has told what runs: what an earlier coredinator left running is to be stopped too.
     async fn hear_all(&mut self, listed: &mut mpsc::UnboundedReceiver<Listed>, force: &CancellationToken) {
         let deadline = tokio::time::Instant::now() + LISTING;
-        while self.context.runtimes.iter().any(|runtime| !self.listed.contains(&runtime.name())) {
+        while self.is_waiting() {
             tokio::select! {
                 Some(found) = listed.recv() => self.hear(found),
                 () = force.cancelled() => return,
@@ -289,7 +321,7 @@ impl Dispatcher {
         for view in self.context.registry.services() {
             self.look_at(view.name());
         }
-        let all = self.context.runtimes.iter().all(|runtime| self.listed.contains(&runtime.name()));
+        let all = !self.is_waiting();
         self.adopted.send_if_modified(|adopted| std::mem::replace(adopted, all) != all);
     }
 

@@ -1,4 +1,4 @@
-//! A runtime that never answers does not hold up the end of coredinator for ever.
+//! A runtime that never answers does not hold up the end of coredinator for ever, nor its start where it is not needed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,8 +55,7 @@ impl Runtime for Hung {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn who_asks_twice_need_not_wait_for_a_runtime_that_hangs() {
+async fn registry() -> Registry {
     let options = RegistryOptions {
         store: Arc::new(MemoryStore::new()),
         clock: Arc::new(SystemClock),
@@ -64,15 +63,87 @@ async fn who_asks_twice_need_not_wait_for_a_runtime_that_hangs() {
         check_concurrency: 1,
         seed: 1,
     };
-    let registry = Registry::open(options).await.unwrap();
-    let supervisor = Supervisor::start(SupervisorOptions {
+    Registry::open(options).await.unwrap()
+}
+
+fn supervisor(registry: &Registry, runtimes: Runtimes) -> Supervisor {
+    Supervisor::start(SupervisorOptions {
         registry: registry.clone(),
-        runtimes: Runtimes::new([Arc::new(Hung) as _]),
+        runtimes,
         clock: Arc::new(SystemClock),
         seed: 1,
         url: None,
         document_dir: None,
-    });
+    })
+}
+
+/// What it would run on is not there: it cannot tell anything.
+struct Away;
+
+#[async_trait]
+impl Runtime for Away {
+    fn name(&self) -> RuntimeName {
+        RuntimeName::new("away").unwrap()
+    }
+
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities::default()
+    }
+
+    fn validate(&self, _: &ServiceSpec) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    async fn start(&self, _: StartRequest) -> Result<Started, RuntimeError> {
+        Err(away())
+    }
+
+    async fn list(&self, _: &[InstanceRef]) -> Result<Vec<Started>, RuntimeError> {
+        Err(away())
+    }
+
+    fn watch(&self, _: &InstanceRef) -> ObservationStream {
+        Box::pin(futures_util::stream::pending())
+    }
+
+    async fn stop(&self, _: &InstanceRef, _: StopRequest) -> Result<(), RuntimeError> {
+        Err(away())
+    }
+
+    async fn logs(&self, _: LogQuery) -> Result<LogStream, RuntimeError> {
+        Err(away())
+    }
+
+    async fn forget(&self, _: &ServiceName) -> Result<(), RuntimeError> {
+        Err(away())
+    }
+}
+
+fn away() -> RuntimeError {
+    RuntimeError::Unavailable { runtime: RuntimeName::new("away").unwrap(), message: "not there".to_owned() }
+}
+
+/// Whether coredinator gets ready, within an hour, with a service of this runtime and one that is away.
+async fn gets_ready(runtime: &str) -> bool {
+    let registry = registry().await;
+    let document = json!({"name": "a", "runtime": runtime, "command": ["true"]});
+    let spec = ServiceSpec::parse("", None, document, &SpecDefaults::default()).unwrap();
+    registry.declare(spec, Origin::Api, true).await.unwrap();
+    let supervisor = supervisor(&registry, Runtimes::new([Arc::new(Hung) as _, Arc::new(Away) as _]));
+    let mut adopted = supervisor.adopted();
+    tokio::time::timeout(Duration::from_secs(3600), adopted.wait_for(|adopted| *adopted)).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_is_away_is_waited_for_where_it_is_needed() {
+    assert!(gets_ready("hung").await, "no service needs the one that is away");
+    assert!(!gets_ready("away").await, "a service may run there already");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_twice_need_not_wait_for_a_runtime_that_hangs() {
+    let registry = registry().await;
+    let supervisor = supervisor(&registry, Runtimes::new([Arc::new(Hung) as _]));
     let documents = [
         json!({"name": "a", "runtime": "hung", "command": ["true"]}),
         json!({"name": "b", "runtime": "hung", "command": ["true"], "depends_on": ["a"]}),

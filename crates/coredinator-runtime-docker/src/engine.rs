@@ -1,0 +1,211 @@
+//! The engine: one connection, its errors in coredinator's words, and what is asked of it in more than one place.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bollard::{
+    Docker,
+    errors::Error,
+    models::ContainerSummary,
+    query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
+};
+use coredinator_core::{InstanceId, RuntimeError, RuntimeName, ServiceName, SharedClock};
+use tokio::sync::OnceCell;
+
+use crate::{
+    DockerRuntime, labels,
+    state::{Container, State},
+};
+
+/// The way to the engine; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    host: Option<String>,
+    owner: Arc<str>,
+    clock: SharedClock,
+    client: Arc<OnceCell<Docker>>,
+}
+
+impl Engine {
+    pub(crate) fn new(host: Option<String>, owner: &str, clock: SharedClock) -> Self {
+        Self { host, owner: owner.into(), clock, client: Arc::default() }
+    }
+
+    pub(crate) fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// The client, once the engine has said which version of its interface it speaks.
+    pub(crate) async fn client(&self) -> Result<&Docker, RuntimeError> {
+        let connect = || async {
+            let client = match &self.host {
+                Some(host) => Docker::connect_with_host(host),
+                None => Docker::connect_with_defaults(),
+            };
+            client?.negotiate_version().await
+        };
+        self.client.get_or_try_init(connect).await.map_err(|error| unavailable(&error))
+    }
+
+    /// All containers of ours with these labels beside the owner's, in any state.
+    pub(crate) async fn containers(&self, with: &[(&str, &str)]) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let labels: Vec<String> =
+            [(labels::OWNER, self.owner())].iter().chain(with).map(|(key, value)| format!("{key}={value}")).collect();
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&HashMap::from([("label", labels)]));
+        let listed = self.client().await?.list_containers(Some(options.build())).await;
+        listed.map_err(|error| failed("cannot list containers", error))
+    }
+
+    /// The container of ours by the engine's id; `None` if it is not there, or somebody else's.
+    pub(crate) async fn inspect(&self, container: &str) -> Result<Option<Container>, RuntimeError> {
+        match self.client().await?.inspect_container(container, None::<InspectContainerOptions>).await {
+            Ok(inspected) => Ok(Container::read(&inspected, &self.owner, &self.clock)),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failed("cannot inspect a container", error)),
+        }
+    }
+
+    /// The container of an instance, by its labels.
+    pub(crate) async fn find(&self, id: &InstanceId) -> Result<Option<Container>, RuntimeError> {
+        for listed in self.containers(&[(labels::INSTANCE, id.as_str())]).await? {
+            if let Some(container) = self.inspect(&listed.id.unwrap_or_default()).await? {
+                return Ok(Some(container));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What there is of a service, oldest first.
+    pub(crate) async fn lives(
+        &self,
+        service: &ServiceName,
+        replica: Option<u32>,
+    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let number = replica.map(|number| number.to_string());
+        let mut with = vec![(labels::SERVICE, service.as_str())];
+        with.extend(number.as_deref().map(|number| (labels::REPLICA, number)));
+        let mut lives = self.containers(&with).await?;
+        // The engine lists the newest first; its stamps are whole seconds.
+        lives.reverse();
+        lives.sort_by_key(|life| life.created);
+        Ok(lives)
+    }
+
+    /// Removes a container that does not run, and its anonymous volumes. One that is gone is no error.
+    pub(crate) async fn remove(&self, container: &str) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::new().v(true).build();
+        match self.client().await?.remove_container(container, Some(options)).await {
+            // 409: its removal is in progress.
+            Err(error) if !matches!(status(&error), Some(404 | 409)) => Err(failed("cannot remove a container", error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes all that has ended of a replica but its newest life, whose output may be wanted.
+    pub(crate) async fn tidy(&self, service: &ServiceName, replica: u32, running: &str) -> Result<(), RuntimeError> {
+        let lives = self.lives(service, Some(replica)).await?;
+        let before: Vec<String> = lives.into_iter().filter_map(|life| life.id).filter(|id| id != running).collect();
+        for old in before.iter().rev().skip(1) {
+            if matches!(self.inspect(old).await?, Some(Container { state: State::Ended(_), .. })) {
+                self.remove(old).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The status that the engine answered, if it answered.
+pub(crate) fn status(error: &Error) -> Option<u16> {
+    match error {
+        Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// What the engine said.
+pub(crate) fn said(error: &Error) -> String {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        Error::DockerStreamError { error } => error.trim().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn unavailable(error: &Error) -> RuntimeError {
+    let mut message = said(error);
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        message = format!("{message}: {inner}");
+        cause = inner.source();
+    }
+    let runtime = RuntimeName::new(DockerRuntime::NAME).unwrap_or_else(|_| unreachable!("a DNS label"));
+    RuntimeError::Unavailable { runtime, message: format!("the Docker engine cannot be reached: {message}") }
+}
+
+/// An error of a call: refused by the engine, or the engine was not reached.
+pub(crate) fn failed(doing: &str, error: Error) -> RuntimeError {
+    if status(&error).is_none() {
+        return unavailable(&error);
+    }
+    RuntimeError::internal(doing, error)
+}
+
+/// An error of a call without which an instance does not start.
+pub(crate) fn refused(error: &Error) -> RuntimeError {
+    if status(error).is_none() {
+        return unavailable(error);
+    }
+    let message = said(error);
+    RuntimeError::not_started(code(&message), message)
+}
+
+/// A word for what the engine said; it has none of its own.
+pub(crate) fn code(message: &str) -> &'static str {
+    let lower = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if says(&["no such image"]) {
+        "ImageNotFound"
+    } else if says(&["port is already allocated", "address already in use"]) {
+        "PortInUse"
+    } else if says(&["executable file not found", "no such file or directory", "no command specified"]) {
+        "CommandNotFound"
+    } else if says(&["permission denied"]) {
+        "NotExecutable"
+    } else if says(&["network", "endpoint"]) {
+        "NetworkFailed"
+    } else {
+        "ContainerRefused"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_says_has_a_word() {
+        for (message, word) in [
+            ("No such image: nothing:1", "ImageNotFound"),
+            ("driver failed: Bind for 127.0.0.1:80 failed: port is already allocated", "PortInUse"),
+            ("exec: \"x\": executable file not found in $PATH: unknown", "CommandNotFound"),
+            ("network plant not found", "NetworkFailed"),
+            ("something new", "ContainerRefused"),
+        ] {
+            assert_eq!(code(message), word, "{message}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_reason_and_silence_is_absence() {
+        let answer = || Error::DockerResponseServerError { status_code: 500, message: "no".to_owned() };
+        assert!(matches!(refused(&answer()), RuntimeError::NotStarted { .. }));
+        assert!(matches!(failed("x", answer()), RuntimeError::Internal { .. }));
+        for silence in [Error::RequestTimeoutError, Error::from(std::io::Error::other("gone"))] {
+            assert!(matches!(refused(&silence), RuntimeError::Unavailable { .. }));
+            assert!(matches!(failed("x", silence), RuntimeError::Unavailable { .. }));
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! A Docker engine of one's own, in a temporary folder: its data, socket and containers are nobody else's, and it makes no
+//! bridge and no firewall rule.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+/// An upper bound on whatever is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The image: busybox, from scratch.
+pub(crate) const IMAGE: &str = "coredinator-test:1";
+
+/// A running engine; it ends, with all of its containers, when dropped.
+pub(crate) struct Engine {
+    dir: TempDir,
+    daemon: Option<Child>,
+}
+
+impl Engine {
+    /// Starts one; `None`, and a line that says so, where that is not possible.
+    pub(crate) async fn start() -> Option<Self> {
+        match Self::try_start().await {
+            Ok(engine) => Some(engine),
+            Err(why) => {
+                // Not `eprintln!`, which is captured where a test passes.
+                let _ = writeln!(std::io::stderr(), "SKIPPED, no test ran against a real Docker engine: {why}");
+                None
+            }
+        }
+    }
+
+    async fn try_start() -> Result<Self, String> {
+        for program in ["dockerd", "docker", "tar"] {
+            let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            found.map_err(|error| format!("{program}: {error} (Debian: apt-get install docker.io)"))?;
+        }
+        let dir = TempDir::new().map_err(|error| error.to_string())?;
+        let mut engine = Self { dir, daemon: None };
+        engine.run().await?;
+        engine.build_image().map_err(|error| format!("no image can be built (busybox-static is needed): {error}"))?;
+        Ok(engine)
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub(crate) async fn run(&mut self) -> Result<(), String> {
+        let log = File::create(self.path("log")).map_err(|error| error.to_string())?;
+        let mut command = Command::new("dockerd");
+        command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
+        command.arg("--pidfile").arg(self.path("pid")).arg("--host").arg(self.host());
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--live-restore"]);
+        let daemon = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        self.daemon = Some(daemon.map_err(|error| format!("dockerd: {error}"))?);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if self.docker(&["version"]).status.success() {
+                return Ok(());
+            }
+            let ended = self.daemon.as_mut().is_some_and(|daemon| !matches!(daemon.try_wait(), Ok(None)));
+            if ended || tokio::time::Instant::now() > deadline {
+                let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+                return Err(format!("dockerd does not run here: {}", log.lines().last().unwrap_or_default()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Ends the daemon; containers go on.
+    pub(crate) fn halt(&mut self) {
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let _ = Command::new("kill").arg(daemon.id().to_string()).status();
+        let _ = daemon.wait();
+    }
+
+    /// The engine's address.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.path("docker.sock"))
+    }
+
+    /// Runs Docker's own command line.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("docker");
+        command.env_remove("DOCKER_HOST").arg("--host").arg(self.host()).args(arguments);
+        command.stdin(Stdio::null()).output().expect("docker can be run")
+    }
+
+    /// What Docker's own command line prints, trimmed.
+    pub(crate) fn asked(&self, arguments: &[&str]) -> String {
+        let output = self.docker(arguments);
+        assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn build_image(&self) -> Result<(), String> {
+        let failed = |error: std::io::Error| error.to_string();
+        let root = self.dir.path().join("root");
+        fs::create_dir_all(root.join("bin")).map_err(failed)?;
+        fs::copy(Path::new("/bin/busybox"), root.join("bin/busybox")).map_err(failed)?;
+        for name in ["sh", "sleep", "seq", "echo", "cat", "touch"] {
+            symlink("busybox", root.join("bin").join(name)).map_err(failed)?;
+        }
+        let (root, tar) = (self.path("root"), self.path("root.tar"));
+        let packed = Command::new("tar").args(["-C", &root, "-cf", &tar, "."]).status().map_err(failed)?;
+        let imported = self.docker(&["import", &tar, IMAGE]);
+        if !packed.success() || !imported.status.success() {
+            return Err(String::from_utf8_lossy(&imported.stderr).into_owned());
+        }
+        let tried = self.docker(&["run", "--rm", "--init", "--network=none", IMAGE, "echo", "works"]);
+        if tried.stdout != b"works\n" {
+            return Err(String::from_utf8_lossy(&tried.stderr).into_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if self.daemon.is_some() {
+            let all = self.docker(&["ps", "--all", "--quiet"]);
+            let all = String::from_utf8_lossy(&all.stdout).into_owned();
+            let all: Vec<&str> = all.split_whitespace().collect();
+            if !all.is_empty() {
+                self.docker(&[&["rm", "--force"], all.as_slice()].concat());
+            }
+        }
+        self.halt();
+    }
+}

@@ -18,6 +18,8 @@ use coredinator_registry::{
     health::ProbeRegistry,
     store::{MemoryStore, SqliteStore},
 };
+#[cfg(feature = "docker")]
+use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
 use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
 use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
 use serde_json::Value;
@@ -107,10 +109,11 @@ pub struct Identity {
 }
 
 impl Coredinator {
-    /// A coredinator of this configuration, with the process runtime and the probes that come with it.
+    /// A coredinator of this configuration, with the runtimes (processes, and containers with the feature `docker`) and the
+    /// probes that come with it.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self {
+        let new = Self {
             config,
             runtimes: Vec::new(),
             probes: ProbeRegistry::builtin(),
@@ -122,7 +125,13 @@ impl Coredinator {
             let options =
                 ProcessRuntimeOptions::new(&identity.log_dir, &identity.owner).with_clock(Arc::clone(&identity.clock));
             Ok(Arc::new(ProcessRuntime::new(options)?))
-        })
+        });
+        #[cfg(feature = "docker")]
+        let new = new.runtime(|identity| {
+            let options = DockerRuntimeOptions::new(&identity.owner).with_clock(Arc::clone(&identity.clock));
+            Ok(Arc::new(DockerRuntime::new(options)))
+        });
+        new
     }
 
     /// Adds a runtime, or replaces the one of the same name.

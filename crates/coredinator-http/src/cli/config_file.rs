@@ -7,6 +7,8 @@ use std::{
 };
 
 use coredinator_core::{Runtime, ServiceSpec};
+#[cfg(feature = "docker")]
+use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
 use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
 use serde_json::{Map, Value, json};
 
@@ -42,12 +44,15 @@ fn read(path: &Path) -> Result<Input, Failure> {
     Ok(Input::Text { name: "standard input".to_owned(), text, folder: PathBuf::new() })
 }
 
-/// The runtimes by which files are checked: the built-in one, and the program's own.
+/// The runtimes by which files are checked: the built-in ones, and the program's own.
 fn runtimes(program: &Program) -> Vec<Arc<dyn Runtime>> {
     // It only judges specs here: nothing is started, so nothing is written and nobody owns anything.
     let process = ProcessRuntime::new(ProcessRuntimeOptions::new("", "config-check"));
     let process = process.ok().map(|runtime| Arc::new(runtime) as Arc<dyn Runtime>);
-    program.runtimes.iter().cloned().chain(process).collect()
+    let runtimes = program.runtimes.iter().cloned().chain(process);
+    #[cfg(feature = "docker")]
+    let runtimes = runtimes.chain([Arc::new(DockerRuntime::new(DockerRuntimeOptions::new("config-check"))) as _]);
+    runtimes.collect()
 }
 
 fn checks<'a>(program: &'a Program, runtimes: &'a [Arc<dyn Runtime>]) -> Checks<'a> {

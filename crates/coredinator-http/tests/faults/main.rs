@@ -6,6 +6,11 @@
 
 mod clock;
 mod coordination;
+#[cfg(feature = "docker")]
+mod docker;
+#[cfg(feature = "docker")]
+#[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]
+mod engine;
 mod kill_loop;
 mod processes;
 mod services;

@@ -134,5 +134,14 @@ impl Drop for Engine {
             }
         }
         self.halt();
+        // The daemon leaves mounts of its own, which would hold the folder.
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let ours = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|at| Path::new(at).starts_with(self.dir.path()));
+        for at in ours {
+            let _ = Command::new("umount").arg(at).status();
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use coredinator_core::coordination::{Answer, Intention, Known, Limits, Negotiator, Offer, Problem};
+use coredinator_core::coordination::{Answer, Intention, Known, Limits, Negotiator, Offer, Party, Problem};
 use futures_util::{StreamExt, stream};
 
 use crate::{
@@ -109,6 +109,47 @@ fn answer(word: NegotiationWord) -> Answer {
         NegotiationWord::Accepts => Answer::Accepts,
         NegotiationWord::Revises(intention) => Answer::Revises(Box::new(Intention::clone(&intention))),
         NegotiationWord::Silent => Answer::Silent,
+    }
+}
+
+/// Remembers what agents revised, so that a strategy can be held to it.
+pub(crate) struct Witness {
+    problem: Arc<Problem>,
+    negotiator: Arc<dyn Negotiator>,
+    heard: Mutex<BTreeMap<usize, Vec<Intention>>>,
+}
+
+impl Witness {
+    pub(crate) fn new(problem: Arc<Problem>, negotiator: Arc<dyn Negotiator>) -> Self {
+        Self { problem, negotiator, heard: Mutex::default() }
+    }
+
+    /// What is wrong with revisions that agents are said to have made; empty if each is an answer of its agent.
+    pub(crate) fn invented(&self, revisions: &[Arc<Intention>]) -> Vec<String> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = |revision: &Intention| {
+            let party = self.problem.parties().binary_search_by(|party| party.id().cmp(&revision.agent_id)).ok();
+            party.and_then(|party| heard.get(&party)).is_some_and(|said| said.contains(revision))
+        };
+        let invented = revisions.iter().filter(|revision| !said(revision));
+        invented.map(|revision| format!("{} never revised its intention so", revision.agent_id)).collect()
+    }
+}
+
+#[async_trait]
+impl Negotiator for Witness {
+    async fn ask(&self, round: u32, prices: &[f64], offers: Vec<Offer>) -> Vec<Answer> {
+        let parties: Vec<usize> = offers.iter().map(|offer| offer.party).collect();
+        let answers = self.negotiator.ask(round, prices, offers).await;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        for (party, answer) in parties.into_iter().zip(&answers) {
+            if let Answer::Revises(intention) = answer
+                && self.problem.parties().get(party).map(Party::id) == Some(&intention.agent_id)
+            {
+                heard.entry(party).or_default().push(Intention::clone(intention));
+            }
+        }
+        answers
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     CoordError,
+    negotiate::Witness,
     record::{DecidedBy, FaultKind, StrategyFault},
     strategies::PriorityBased,
 };
@@ -81,7 +82,7 @@ const STEP_IN: Duration = Duration::from_millis(500);
 ///
 /// - at the deadline its budget ends; if it answers soon (a quarter of the deadline, at least 50 ms) with what it has, that
 ///   counts, with status `fallback`; if not, it is left behind, and not asked again while it hangs;
-/// - if it panics, hangs, fails, or its plan breaks a rule, `priority_based` decides, with status `fallback`, and if that
+/// - if it panics, hangs, fails, its plan breaks a rule, or refers to a revision that no agent made, `priority_based` decides, with status `fallback`, and if that
 ///   fails as well, everyone gets what is safe.
 ///
 /// Must be called on a tokio runtime.
@@ -158,6 +159,8 @@ impl Attempt {
         let (name, fallback) = (self.name.clone(), self.fallback);
         let (begun, took) = (Instant::now(), resolved.resolve_ms);
         let (shared, runtime) = (Arc::clone(problem), Handle::current());
+        let witness = Arc::new(Witness::new(Arc::clone(problem), negotiator));
+        let negotiator = Arc::clone(&witness);
         // The blocking thread only waits, and never longer than the deadline and a little: it is the strategy's own thread that
         // may be left behind.
         let waited = tokio::task::spawn_blocking(move || self.wait(&shared, negotiator, &runtime)).await;
@@ -165,6 +168,10 @@ impl Attempt {
         let begun = Instant::now();
         let said = waited.unwrap_or_else(|_| Err((FaultKind::Failed, vec!["the runtime is shutting down".to_owned()])));
         let planned = said.and_then(|resolution| {
+            let invented = witness.invented(&resolution.revisions);
+            if !invented.is_empty() {
+                return Err((FaultKind::IllFormed, invented));
+            }
             let header = PlanHeader { strategy: name.clone(), epoch, fallback, elapsed_ms: resolved.resolve_ms };
             plan(problem, &resolution, &header)
         });
@@ -185,7 +192,7 @@ impl Attempt {
     fn wait(
         self,
         problem: &Arc<Problem>,
-        negotiator: Arc<dyn Negotiator>,
+        negotiator: Arc<Witness>,
         runtime: &Handle,
     ) -> Result<Resolution, (FaultKind, Vec<String>)> {
         if self.busy.swap(true, Ordering::AcqRel) {

@@ -48,6 +48,10 @@ impl CoordinationStrategy for Fails {
             }
             "greedy" => Ok(greedy()),
             "short" => Ok(Resolution::default()),
+            // With this everything would fit, but nobody said so.
+            "lies" => {
+                Ok(Resolution { revisions: vec![Arc::new(wants("default-a", 2, &[("run", 1.0, 1.0)]))], ..greedy() })
+            }
             _ => Ok(Resolution { bound: Some(f64::NAN), ..greedy() }),
         }
     }
@@ -55,7 +59,7 @@ impl CoordinationStrategy for Fails {
 
 fn failing() -> (Strategies, Arc<(Mutex<bool>, Condvar)>) {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let all = ["panics", "fails", "hangs", "greedy", "short", "nan"];
+    let all = ["panics", "fails", "hangs", "greedy", "short", "lies", "nan"];
     let add = |strategies: Strategies, how| strategies.with(Fails { how, gate: Arc::clone(&gate) });
     (all.into_iter().fold(Strategies::builtin(), add), gate)
 }
@@ -94,6 +98,7 @@ async fn whatever_a_strategy_does_the_cycle_ends_by_priority_and_the_fault_is_to
         ("fails", FaultKind::Failed),
         ("greedy", FaultKind::Infeasible),
         ("short", FaultKind::IllFormed),
+        ("lies", FaultKind::IllFormed),
         ("nan", FaultKind::IllFormed),
     ] {
         engine.set_strategy("default", Value::from(how)).await.unwrap();
@@ -107,7 +112,7 @@ async fn whatever_a_strategy_does_the_cycle_ends_by_priority_and_the_fault_is_to
         };
         assert_eq!(told, (kind, how.to_owned()));
     }
-    assert_eq!(engine.status().groups[0].stats.faults.values().sum::<u64>(), 5);
+    assert_eq!(engine.status().groups[0].stats.faults.values().sum::<u64>(), 6);
     engine.shutdown().await;
 }
 

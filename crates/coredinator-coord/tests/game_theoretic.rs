@@ -2,7 +2,7 @@
 
 mod paper;
 
-use coredinator_coord::strategies::GameTheoretic;
+use coredinator_coord::strategies::{Centralized, GameTheoretic};
 use coredinator_core::coordination::{AgentId, Budget, NoNegotiator, Plan, PlanStatus, Problem};
 use paper::{agent, assert_near, decision, granted, negotiated, plan, problem};
 use proptest::prelude::*;
@@ -156,6 +156,25 @@ fn a_bid_counts_as_far_as_the_credit_goes() {
 fn nobody_pays_where_nothing_is_short() {
     let plan = plan(&vcg(), &bundles(&[(&[1], 5.0), (&[2], 3.0)]));
     assert!(plan.payments.unwrap().values().all(|&paid| paid == 0.0));
+}
+
+#[test]
+fn vcg_divides_what_is_elastic_for_the_largest_sum() {
+    let problem = problem(json!({
+        "resources": [{"name": "steam", "capacity": 10}],
+        "agents": [agent("all"), agent("some")],
+        "intentions": [
+            {"agent_id": "all", "options": [{"id": "run", "demands": {"steam": 6}, "utility": 6}]},
+            {"agent_id": "some", "options": [{"id": "run", "demands": {"steam": 8}, "utility": 3,
+                                              "elastic": {"min_fraction": 0.25}}]},
+        ],
+    }));
+    let plan = plan(&vcg(), &problem);
+    assert_near(granted(&plan, "some", "steam"), 4.0);
+    assert_near(plan.objective, 7.5);
+    // Without `all` the other would have it all, 1.5 more; without `some` nothing would change.
+    assert_near(paid(&plan, "all"), 1.5);
+    assert_near(paid(&plan, "some"), 0.0);
 }
 
 /// Agents with the choice among pumps.
@@ -383,6 +402,32 @@ fn auction(bidders: &[Vec<(u8, f64)>]) -> Problem {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_elastic_is_divided_by_vcg_as_the_best_for_all_would(
+        wants in prop::collection::vec((1.0..9.0, 0.5..9.0, prop::option::of(0.05..0.9)), 2..5),
+        capacity in 4.0..15.0,
+    ) {
+        let intention = |(at, &(amount, utility, least)): (usize, &(f64, f64, Option<f64>))| {
+            let mut option = json!({"id": "run", "demands": {"steam": amount}, "utility": utility});
+            if let Some(least) = least {
+                option["elastic"] = json!({"min_fraction": least});
+            }
+            json!({"agent_id": format!("a{at}"), "options": [option]})
+        };
+        let problem = problem(json!({
+            "resources": [{"name": "steam", "capacity": capacity}],
+            "agents": (0..wants.len()).map(|at| agent(&format!("a{at}"))).collect::<Vec<_>>(),
+            "intentions": wants.iter().enumerate().map(intention).collect::<Vec<_>>(),
+        }));
+        let (priced, best) = (plan(&vcg(), &problem), plan(&Centralized::default(), &problem));
+        prop_assert!((priced.objective - best.objective).abs() <= 1e-9 * best.objective, "{priced:?} {best:?}");
+        for (at, decision) in priced.decisions.iter().enumerate() {
+            // In shape `linear`, so that what is had is worth in proportion.
+            let paid = paid(&priced, &format!("a{at}"));
+            prop_assert!((0.0..=decision.utility + 1e-9).contains(&paid), "a{at} pays {paid}");
+        }
+    }
 
     #[test]
     fn under_vcg_lying_does_not_pay(

@@ -10,10 +10,7 @@ use coredinator_core::{
 };
 use serde_json::Value;
 
-use super::{
-    refine::{adopt, divide_anew},
-    shares::Curve,
-};
+use super::refine::make_most;
 use crate::solver::{Scope, solve};
 
 /// Maximises the sum of weight times utility.
@@ -82,7 +79,11 @@ impl CoordinationStrategy for Centralized {
             picks[party] = pick;
         }
         if !budget.is_over() {
-            divide(problem, &mut picks, &solution.picks);
+            let open: Vec<usize> = solution.picks.iter().map(|&(party, _)| party).collect();
+            make_most(problem, &mut picks, &open, |candidate| {
+                let of = &problem.candidates()[candidate];
+                problem.parties()[of.party].agent.weight * of.utility
+            });
         }
         let mut resolution = Resolution {
             picks,
@@ -105,60 +106,6 @@ impl CoordinationStrategy for Centralized {
             resolution.bound = Some(ceiling.max(objective));
         }
         Ok(resolution)
-    }
-}
-
-/// Divides what is left, and what elastic options have, among these in the fractions that are worth most together, everyone
-/// keeping its option.
-fn divide(problem: &Problem, picks: &mut [Pick], open: &[(usize, Pick)]) {
-    let is_elastic = |&(_, pick): &(usize, Pick)| match pick {
-        Pick::Option { candidate, .. } => problem.candidates()[candidate].elastic.is_some(),
-        _ => false,
-    };
-    if !open.iter().any(is_elastic) {
-        return;
-    }
-    let all: Vec<(usize, Pick)> = picks.iter().copied().enumerate().collect();
-    let mut draft = adopt(problem, &all);
-    let order: Vec<usize> = open.iter().map(|&(party, _)| party).collect();
-    let curve = |candidate: usize| {
-        let of = &problem.candidates()[candidate];
-        let elastic = of.elastic?;
-        let weight = problem.parties()[of.party].agent.weight;
-        let curve = Curve { weight, utility: of.utility, shape: elastic.shape, above: None };
-        (of.utility > 0.0).then_some((curve, elastic.min_fraction))
-    };
-    if let Some((divided, _)) = divide_anew(&draft, &order, curve) {
-        draft = divided;
-    }
-    // What is worth most for what it takes is in the prices already; this is for what rounding has left.
-    for &party in &order {
-        if let Pick::Option { candidate, fraction } = draft.pick(party)
-            && problem.candidates()[candidate].utility > 0.0
-            && let Some(largest) = draft.largest_fraction(candidate).filter(|&largest| largest > fraction)
-        {
-            draft.set(party, Pick::Option { candidate, fraction: largest });
-        }
-    }
-    let divided: Vec<Pick> = (0..picks.len()).map(|party| draft.pick(party)).collect();
-    let worth = |picks: &[Pick]| -> f64 {
-        let fractions = picks.iter().filter_map(|pick| match *pick {
-            Pick::Option { candidate, fraction } => Some((candidate, fraction)),
-            _ => None,
-        });
-        let worth = |(candidate, fraction): (usize, f64)| {
-            let of = &problem.candidates()[candidate];
-            problem.parties()[of.party].agent.weight * of.utility_at(fraction)
-        };
-        fractions.map(worth).sum()
-    };
-    // Everyone keeps its option, so that the rest is worth the same.
-    let same = divided.iter().zip(picks.iter()).all(|(new, old)| match (new, old) {
-        (Pick::Option { candidate: new, .. }, Pick::Option { candidate: old, .. }) => new == old,
-        (new, old) => new == old,
-    });
-    if same && worth(&divided) > worth(picks) {
-        picks.copy_from_slice(&divided);
     }
 }
 

@@ -48,7 +48,8 @@ const ROUNDS: u32 = 100;
 /// **Guarantee.** As long as the plan says `optimal`, no agent can do better than to tell its true utilities, whatever the
 /// others say, and nobody pays more than it gains. Where the solver could not prove a plan best, or there was no time to ask
 /// what everyone's absence would change, payments are given all the same (then at the margin: the amounts taken at their
-/// prices), never above the gain, and `optimal` is false: exaggeration may pay. Elastic options are solved to a billionth.
+/// prices), never above the gain, and `optimal` is false: exaggeration may pay. Elastic options are chosen in a few
+/// fractions each, then divided anew, in the plan and in what the others could have had alike.
 ///
 /// `credit` is what an agent may spend in one cycle, in the unit of the objective (weight times utility): one number for
 /// all, or an object by agent (others are not limited). It is the operator's word. What an agent says it would gain counts up

@@ -103,3 +103,57 @@ pub(super) fn divide_anew<'p>(
     }
     Some((divided, division.prices))
 }
+
+/// Divides what is left, and what elastic options of `order` have, among these in the fractions that are worth most together,
+/// everyone keeping its option; `value` says what a candidate is worth in full. How much more that is worth than what
+/// was picked (which stays, where it is no more).
+pub(super) fn make_most(problem: &Problem, picks: &mut [Pick], order: &[usize], value: impl Fn(usize) -> f64) -> f64 {
+    let elastic = |pick: Pick| match pick {
+        Pick::Option { candidate, .. } => problem.candidates()[candidate].elastic.map(|elastic| (candidate, elastic)),
+        _ => None,
+    };
+    if !order.iter().any(|&party| elastic(picks[party]).is_some()) {
+        return 0.0;
+    }
+    let all: Vec<(usize, Pick)> = picks.iter().copied().enumerate().collect();
+    let mut draft = adopt(problem, &all);
+    let curve = |candidate: usize| {
+        let of = &problem.candidates()[candidate];
+        let elastic = of.elastic?;
+        let curve = Curve { weight: 1.0, utility: value(candidate), shape: elastic.shape, above: None };
+        (of.utility > 0.0).then_some((curve, elastic.min_fraction))
+    };
+    if let Some((divided, _)) = divide_anew(&draft, order, curve) {
+        draft = divided;
+    }
+    // What is worth most for what it takes is in the prices already; this is for what rounding has left.
+    for &party in order {
+        if let Pick::Option { candidate, fraction } = draft.pick(party)
+            && problem.candidates()[candidate].utility > 0.0
+            && let Some(largest) = draft.largest_fraction(candidate).filter(|&largest| largest > fraction)
+        {
+            draft.set(party, Pick::Option { candidate, fraction: largest });
+        }
+    }
+    let divided: Vec<Pick> = (0..picks.len()).map(|party| draft.pick(party)).collect();
+    let worth = |picks: &[Pick]| -> f64 {
+        let worth = |pick: &Pick| match *pick {
+            Pick::Option { candidate, fraction } => {
+                value(candidate) * elastic(*pick).map_or(1.0, |(_, elastic)| elastic.shape.worth(fraction))
+            }
+            _ => 0.0,
+        };
+        picks.iter().map(worth).sum()
+    };
+    // Everyone keeps its option, so that the rest is worth the same.
+    let same = divided.iter().zip(picks.iter()).all(|(new, old)| match (new, old) {
+        (Pick::Option { candidate: new, .. }, Pick::Option { candidate: old, .. }) => new == old,
+        (new, old) => new == old,
+    });
+    let more = worth(&divided) - worth(picks);
+    if !same || more <= 0.0 {
+        return 0.0;
+    }
+    picks.copy_from_slice(&divided);
+    more
+}

@@ -2,7 +2,10 @@
 
 use coredinator_core::coordination::{Budget, Pick, Presence, Problem, Resolution};
 
-use super::{super::refine::adopt, Credit};
+use super::{
+    super::refine::{adopt, make_most},
+    Credit,
+};
 use crate::{
     solver::{Scope, solve},
     union::Union,
@@ -18,7 +21,10 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
     let values = values(problem, credit);
     let whole = valued(Scope::whole(problem), &values);
     let solution = solve(&whole, budget.iterations(), budget);
-    let plan = adopt(problem, &solution.picks).finish();
+    let mut plan = adopt(problem, &solution.picks).finish();
+    if !budget.is_over() {
+        make_most(problem, &mut plan.picks, whole.parties(), |candidate| values[candidate]);
+    }
     let worth = |party: usize| {
         let (candidate, fraction) = plan.chosen(problem, party)?;
         let of = &problem.candidates()[candidate];
@@ -46,13 +52,15 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
             } else {
                 let rest = group.iter().copied().filter(|&other| other != party);
                 let mut without = valued(Scope::of(problem, rest), &values);
-                if problem.parties()[party].fallback().is_some_and(|at| problem.candidates()[at].possible) {
-                    without.take_pick(party, Pick::Fallback);
-                }
+                without.take_pick(party, without_option(problem, party));
                 let found = solve(&without, Some(allowed), budget);
                 left = left.saturating_sub(found.steps);
                 exact &= found.optimal;
-                Some(found.value)
+                // Divided as the plan is, or somebody would pay for how well that was done.
+                let mut picks = plan.picks.clone();
+                picks[party] = without_option(problem, party);
+                found.picks.iter().for_each(|&(other, pick)| picks[other] = pick);
+                Some(found.value + make_most(problem, &mut picks, without.parties(), |candidate| values[candidate]))
             };
             let harm = match others {
                 Some(others) => others - (total - now[party]),
@@ -68,13 +76,21 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
     }
     let cut_short = solution.cut_short || budget.is_over();
     Resolution {
-        bound: matches!(credit, Credit::Unlimited).then_some(solution.bound),
+        bound: matches!(credit, Credit::Unlimited).then_some(solution.bound.max(plan.objective(problem))),
         prices: Some(solution.prices),
         payments: Some(payments),
         rounds: 1,
         optimal: exact && !cut_short,
         cut_short,
         ..plan
+    }
+}
+
+/// What a party has that is denied.
+fn without_option(problem: &Problem, party: usize) -> Pick {
+    match problem.parties()[party].fallback() {
+        Some(at) if problem.candidates()[at].possible => Pick::Fallback,
+        _ => Pick::Nothing,
     }
 }
 

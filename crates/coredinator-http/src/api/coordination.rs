@@ -1,6 +1,9 @@
 //! Coordination as a whole: how it stands, its cycles, and what is done to it by hand.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use axum::{
     body::Body,
@@ -8,8 +11,12 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{Response, sse::Event as Sent},
 };
-use coredinator_coord::{CoordinationEvent, Events};
-use coredinator_core::{coordination::DEFAULT_GROUP, field::FieldReader};
+use coredinator_coord::{Amount, CoordinationEvent, Events};
+use coredinator_core::{
+    FieldError,
+    coordination::DEFAULT_GROUP,
+    field::{FieldReader, join, kind},
+};
 use futures_util::stream;
 use serde_json::{Value, json};
 
@@ -219,6 +226,79 @@ pub(super) async fn strategy(
             .map_err(|error| Problem::from(error).under("/conflict_resolution"))?;
     }
     Ok(told(&coordinator.status()))
+}
+
+/// Changes how much there is of resources of a group, from the next cycle on, and for good: until the configuration says
+/// something else about them. A cycle under way ends with what it began with.
+#[utoipa::path(
+    post, path = "/api/coredinator/coordination/resources", tag = "coordination", operation_id = "set_resources",
+    request_body(content = schema::ResourceAmounts, content_type = "application/json"),
+    responses(
+        (status = 200, description = "it is in force", body = schema::CoordinationStatus),
+        (status = 400, description = "malformed", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "no such group", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "coordination is disabled", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 413, description = "too large", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 415, description = "not JSON", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "no such resource, or not an amount: all that is wrong", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store is unavailable, or another coredinator leads", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn resources(
+    State(api): State<Api>,
+    _: NoParams,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let coordinator = api.coordinator()?;
+    let mut reader = FieldReader::new("", require_json(&headers, body, api.options.max_body).await?);
+    let group: Option<String> = reader.optional("group");
+    let amounts = reader.parsed("resources", amounts);
+    if amounts.is_none() && reader.is_clean() {
+        reader.error("resources", "is missing");
+    }
+    let amounts = reader.finish(|| amounts.unwrap_or_default()).map_err(Problem::invalid)?;
+    coordinator
+        .set_resources(group.as_deref().unwrap_or(DEFAULT_GROUP), amounts)
+        .await
+        .map_err(|error| Problem::from(error).under("/resources"))?;
+    Ok(told(&coordinator.status()))
+}
+
+/// Reads how much there is of each resource that is named.
+fn amounts(pointer: &str, value: Value) -> Result<BTreeMap<String, Amount>, Vec<FieldError>> {
+    let Value::Object(named) = value else {
+        return Err(vec![FieldError::new(pointer, format!("must be an object, but is {}", kind(&value)))]);
+    };
+    if named.is_empty() {
+        return Err(vec![FieldError::new(pointer, "names no resource")]);
+    }
+    let mut amounts = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (name, value) in named {
+        match amount(&join(pointer, &name), value) {
+            Ok(amount) => drop(amounts.insert(name, amount)),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    if errors.is_empty() { Ok(amounts) } else { Err(errors) }
+}
+
+fn amount(pointer: &str, value: Value) -> Result<Amount, Vec<FieldError>> {
+    if let Some(capacity) = value.as_f64() {
+        return Ok(Amount { capacity, reserve: None });
+    }
+    if !value.is_object() {
+        let detail = format!("must be a number or an object, but is {}", kind(&value));
+        return Err(vec![FieldError::new(pointer, detail)]);
+    }
+    let mut reader = FieldReader::new(pointer, value);
+    let capacity: Option<f64> = reader.optional("capacity");
+    let reserve = reader.optional("reserve");
+    if capacity.is_none() && reader.is_clean() {
+        reader.error("capacity", "is missing");
+    }
+    reader.finish(|| Amount { capacity: capacity.unwrap_or_default(), reserve })
 }
 
 /// What happens in coordination: as it happens, or (`Accept: application/json`) the newest as a list.

@@ -71,6 +71,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/cycles/{cycle}", get(coordination::cycle))
         .route("/step", post(coordination::step))
         .route("/strategy", post(coordination::strategy))
+        .route("/resources", post(coordination::resources))
         .route("/events", get(coordination::events));
     Router::new()
         .route("/api/coredinator/agents", get(agents::list))

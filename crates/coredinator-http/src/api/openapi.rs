@@ -42,6 +42,7 @@ use super::{agents, commands, coordination, discovery, events, health, logs, met
         coordination::cycle,
         coordination::step,
         coordination::strategy,
+        coordination::resources,
         coordination::events,
         health::system,
         health::health,

@@ -92,6 +92,8 @@ pub enum Command {
     Step(GroupArgs),
     /// Show by which strategies conflicts are resolved, or switch to another
     Strategy(SwitchArgs),
+    /// Show how much there is of what agents share, or change it
+    Resources(ResourcesArgs),
     /// Solve a recorded cycle again, and tell whether the plan is the same
     Replay(ReplayArgs),
     /// Solve a coordination problem of a file, without a server
@@ -353,6 +355,18 @@ pub struct SwitchArgs {
     pub group: Option<String>,
 }
 
+/// `resources`.
+#[derive(Debug, Args)]
+pub struct ResourcesArgs {
+    /// How much there is of a resource from the next cycle on, and how much of that is never handed out; such as steam=8 or
+    /// steam=8,1; none: show what there is
+    #[arg(value_name = "NAME=CAPACITY[,RESERVE]", value_parser = amount)]
+    pub amounts: Vec<(String, Value)>,
+    /// Of which group; none: show those of all, change those of default
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
 /// `replay`.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
@@ -425,6 +439,22 @@ fn option(text: &str) -> Result<(String, Value), String> {
     Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
+fn amount(text: &str) -> Result<(String, Value), String> {
+    let usage = "write it as NAME=CAPACITY or NAME=CAPACITY,RESERVE";
+    let (name, amounts) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).ok_or(usage)?;
+    let number = |text: &str| match text.trim().parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err(format!("{text:?} is no amount")),
+    };
+    let mut amount = serde_json::Map::new();
+    let (capacity, reserve) = amounts.split_once(',').map_or((amounts, None), |(first, then)| (first, Some(then)));
+    amount.insert("capacity".to_owned(), number(capacity)?.into());
+    if let Some(reserve) = reserve {
+        amount.insert("reserve".to_owned(), number(reserve)?.into());
+    }
+    Ok((name.to_owned(), Value::Object(amount)))
+}
+
 fn scale(text: &str) -> Result<(String, u32), String> {
     let (name, count) = text.split_once('=').ok_or("write it as NAME=N")?;
     let count = count.parse().map_err(|_| format!("{count:?} is no number of instances"))?;
@@ -478,6 +508,8 @@ mod tests {
             "strategy",
             "strategy game_theoretic --option rule=vcg --group g",
             "strategy --strategy-file f",
+            "resources -o json",
+            "resources steam=8 pumps=3,1 --group g",
             "replay 7",
             "replay -",
             "config check f",
@@ -500,6 +532,11 @@ mod tests {
             "coordinate",
             "cycle x",
             "strategy --option a=1",
+            "resources steam",
+            "resources =3",
+            "resources steam=much",
+            "resources steam=inf",
+            "resources steam=1,2,3",
             "coordinate -p f --option a",
             "coordinate -p f -s x --strategy-file f",
         ] {

@@ -1,4 +1,4 @@
-//! `agents`, `agent`, `cycles`, `cycle`, `step`, `strategy`: what a server coordinates.
+//! `agents`, `agent`, `cycles`, `cycle`, `step`, `strategy`, `resources`: what a server coordinates.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::{
     ExitStatus, Failure,
-    args::{AgentArgs, AgentsArgs, CycleArgs, CyclesArgs, GroupArgs, SwitchArgs},
+    args::{AgentArgs, AgentsArgs, CycleArgs, CyclesArgs, GroupArgs, ResourcesArgs, SwitchArgs},
     client::Client,
     coordinate::choice,
     coordination_view as view,
@@ -148,10 +148,35 @@ pub async fn strategy(client: &Client, output: &Output, args: &SwitchArgs) -> Re
         }
         client.send(Method::POST, "/coordination/strategy", Some(&body)).await?;
     }
-    let status = client.get("/coordination/status").await?;
-    let wanted = |group: &&Value| args.group.as_deref().is_none_or(|wanted| text(group, "group") == wanted);
-    let groups: Vec<Value> = list(&status, "groups").iter().filter(wanted).map(view::strategy_of).collect();
+    let groups = groups(client, args.group.as_deref(), view::strategy_of).await?;
     let names: Vec<&str> = groups.iter().map(|group| text(group, "group")).collect();
     let value = json!({ "groups": groups });
     output.data(&value, &names, |_| view::strategies(&groups))
+}
+
+/// `resources`.
+///
+/// # Errors
+/// As [`Client::send`].
+pub async fn resources(client: &Client, output: &Output, args: &ResourcesArgs) -> Result<(), Failure> {
+    if !args.amounts.is_empty() {
+        let amounts: serde_json::Map<String, Value> = args.amounts.iter().cloned().collect();
+        let mut body = json!({ "resources": amounts });
+        if let Some(group) = &args.group {
+            body["group"] = group.as_str().into();
+        }
+        client.send(Method::POST, "/coordination/resources", Some(&body)).await?;
+    }
+    let groups = groups(client, args.group.as_deref(), view::resources_of).await?;
+    let names: Vec<&str> =
+        groups.iter().flat_map(|group| list(group, "resources")).map(|resource| text(resource, "name")).collect();
+    let value = json!({ "groups": groups });
+    output.data(&value, &names, |_| view::resources(&groups))
+}
+
+/// What is to be shown of one group, or of all.
+async fn groups(client: &Client, wanted: Option<&str>, show: fn(&Value) -> Value) -> Result<Vec<Value>, Failure> {
+    let status = client.get("/coordination/status").await?;
+    let is_wanted = |group: &&Value| wanted.is_none_or(|wanted| text(group, "group") == wanted);
+    Ok(list(&status, "groups").iter().filter(is_wanted).map(show).collect())
 }

@@ -272,6 +272,31 @@ pub fn strategies(groups: &[Value]) -> String {
     table(&["GROUP", "STRATEGY", "OPTIONS"], rows.collect())
 }
 
+/// What `resources` shows of a group, from the status of coordination.
+#[must_use]
+pub fn resources_of(group: &Value) -> Value {
+    serde_json::json!({
+        "group": text(group, "group"),
+        "resources": group.get("resources").cloned().unwrap_or_default(),
+    })
+}
+
+/// A line per resource: how much there is of it.
+#[must_use]
+pub fn resources(groups: &[Value]) -> String {
+    let row = |group: &Value, resource: &Value| {
+        vec![
+            clean(text(group, "group")).into_owned(),
+            clean(text(resource, "name")).into_owned(),
+            number(resource, "capacity"),
+            number(resource, "reserve"),
+            or_none(clean(text(resource, "unit")).into_owned()),
+        ]
+    };
+    let of = |group| list(group, "resources").iter().map(move |resource| row(group, resource));
+    table(&["GROUP", "RESOURCE", ">CAPACITY", ">RESERVE", "UNIT"], groups.iter().flat_map(of).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -355,6 +380,18 @@ CYCLE  BEGAN   STRATEGY     STATUS    ACTIVE  CONFLICTS  OBJECTIVE    GAP  TOOK 
     }
 
     #[test]
+    fn how_much_there_is() {
+        let group = json!({"group": "default", "strategy": "centralized", "resources": [
+            {"name": "pumps", "capacity": 3.0, "reserve": 1.0, "unit": "", "kind": "unit"},
+            {"name": "steam", "capacity": 12.5, "reserve": 0.0, "unit": "t/h", "kind": "divisible"}]});
+        assert_eq!(
+            finish(&resources(&[resources_of(&group)]), false),
+            "GROUP    RESOURCE  CAPACITY  RESERVE  UNIT\ndefault  pumps            3        1  -\n\
+             default  steam         12.5        0  t/h\n"
+        );
+    }
+
+    #[test]
     fn anything_may_be_missing() {
         for odd in
             [json!({}), json!(null), json!([1]), json!({"decision": 3, "faults": [1], "timings": [], "fallback": []})]
@@ -366,6 +403,7 @@ CYCLE  BEGAN   STRATEGY     STATUS    ACTIVE  CONFLICTS  OBJECTIVE    GAP  TOOK 
                 cycle(&odd, true, now()),
                 cycle_line(&odd, now()),
                 strategies(&[strategy_of(&odd)]),
+                resources(&[resources_of(&odd)]),
             ];
             assert!(texts.iter().all(|text| text.ends_with('\n')), "{texts:?}");
         }

@@ -147,6 +147,7 @@ async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {
         Command::Cycle(args) => coordination::cycle(&client()?, output, args).await,
         Command::Step(args) => coordination::step(&client()?, output, args).await,
         Command::Strategy(args) => coordination::strategy(&client()?, output, args).await,
+        Command::Resources(args) => coordination::resources(&client()?, output, args).await,
         Command::Replay(args) => replay::run(program, client, output, args).await,
         Command::Coordinate(args) => coordinate::run(program, output, args).await,
         Command::Config(args) => config_file::run(program, output, &args.command),

@@ -13,6 +13,7 @@ const REGISTER: &str = "/api/coredinator/agents/register";
 const STEP: &str = "/api/coredinator/coordination/step";
 const STATUS: &str = "/api/coredinator/coordination/status";
 const STRATEGY: &str = "/api/coredinator/coordination/strategy";
+const RESOURCES: &str = "/api/coredinator/coordination/resources";
 
 fn agent(id: &str, rest: &str) -> String {
     format!("/api/coredinator/agents/{id}{rest}")
@@ -375,6 +376,51 @@ async fn strategies_are_switched_between_two_cycles() {
 }
 
 #[tokio::test]
+async fn how_much_there_is_can_be_changed() {
+    let plant = Plant::new().await;
+    plant.agent("a", 0).await;
+    plant.wants("a", 1, 6.0).await;
+    let steam = |status: &Value| status["groups"][0]["resources"][0].clone();
+    let before = steam(&plant.get(STATUS).await.json());
+    assert_eq!(before["name"], "steam");
+    let changed = plant.ask("POST", RESOURCES, Some(json!({"resources": {"steam": 4}}))).await;
+    assert_eq!(changed.status, 200, "{}", changed.text());
+    assert_eq!(
+        (&steam(&changed.json())["capacity"], &steam(&changed.json())["reserve"]),
+        (&json!(4.0), &before["reserve"])
+    );
+    let record = plant.step().await;
+    assert_eq!(record["plan"]["decisions"][0]["outcome"], "denied", "{record}");
+
+    for (body, wrong) in [
+        (json!({}), "/resources"),
+        (json!({"resources": {}}), "/resources"),
+        (json!({"resources": null}), "/resources"),
+        (json!({"resources": [1]}), "/resources"),
+        (json!({"resources": {"steam": "much"}}), "/resources/steam"),
+        (json!({"resources": {"steam": null}}), "/resources/steam"),
+        (json!({"resources": {"steam": {}}}), "/resources/steam/capacity"),
+        (json!({"resources": {"steam": {"capacity": 1, "reserved": 1}}}), "/resources/steam/reserved"),
+        (json!({"resources": {"steam": {"capacity": 1, "reserve": -1}}}), "/resources/steam/reserve"),
+        (json!({"resources": {"steam": -1}}), "/resources/steam/capacity"),
+        (json!({"resources": {"steam": 1, "st/eam": 1}}), "/resources/st~1eam"),
+        (json!({"resources": {"steam": 1}, "gruop": "x"}), "/gruop"),
+    ] {
+        let problem = plant.ask("POST", RESOURCES, Some(body)).await.problem(422, "Invalid");
+        assert!(pointers(&problem).contains_key(wrong), "{wrong} in {problem}");
+    }
+    plant.raw("POST", RESOURCES, r#"{"resources": {"steam": 1e999}}"#).await.problem(400, "MalformedJson");
+    let unknown = json!({"group": "none", "resources": {"steam": 1}});
+    plant.ask("POST", RESOURCES, Some(unknown)).await.problem(404, "NotFound");
+    assert_eq!(steam(&plant.get(STATUS).await.json())["capacity"], 4.0, "what is refused changes nothing");
+
+    let back = json!({"group": "default", "resources": {"steam": {"capacity": 9, "reserve": 1}}});
+    assert_eq!(plant.ask("POST", RESOURCES, Some(back)).await.status, 200);
+    let record = plant.step().await;
+    assert_eq!(record["plan"]["decisions"][0]["outcome"], "granted", "{record}");
+}
+
+#[tokio::test]
 async fn what_happens_is_listed() {
     let plant = Plant::new().await;
     plant.agent("a", 0).await;
@@ -414,6 +460,7 @@ async fn a_coordination_that_is_disabled_says_how_to_enable_it() {
         plant.get("/api/coredinator/coordination/events").await,
         plant.ask("POST", STEP, None).await,
         plant.ask("POST", STRATEGY, Some(json!({"conflict_resolution": "centralized"}))).await,
+        plant.ask("POST", RESOURCES, Some(json!({"resources": {"steam": 1}}))).await,
     ];
     for answer in refused {
         let detail = answer.problem(409, "CoordinationDisabled")["detail"].as_str().unwrap().to_owned();

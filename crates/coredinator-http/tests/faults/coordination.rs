@@ -110,6 +110,17 @@ async fn agents_outlive_their_coredinator() {
     assert!(code == 0 && shown.contains("priority_based"), "{shown}");
     let (code, shown) = command(&plant, &["strategy", "centralized"]).await;
     assert!(code == 0 && shown.contains("centralized"), "{shown}");
+    let (code, shown) = command(&plant, &["strategy", "centralised"]).await;
+    assert!(code != 0 && shown.contains("error:") && shown.contains("centralized"), "{shown}");
+    let (code, shown) = command(&plant, &["resources", "-o", "json"]).await;
+    let there: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let capacity = there["groups"][0]["resources"][0]["capacity"].as_f64().unwrap();
+    assert_eq!((code, &there["groups"][0]["resources"][0]["name"]), (0, &json!("steam")), "{shown}");
+    let more = format!("steam={}", capacity + 0.5);
+    let (code, shown) = command(&plant, &["resources", &more]).await;
+    assert!(code == 0 && shown.contains("steam") && shown.contains(&more[6..]), "{shown}");
+    let (code, shown) = command(&plant, &["resources", "staem=3"]).await;
+    assert!(code != 0 && shown.contains("error:") && shown.contains("staem"), "{shown}");
     let (code, shown) = command(&plant, &["cycle", "999999"]).await;
     assert!(code == 3 && shown.contains("not kept"), "{shown}");
 
@@ -125,6 +136,8 @@ async fn agents_outlive_their_coredinator() {
     let order: Vec<(u64, u64)> =
         told.lock().unwrap().iter().map(|told| (number(told, "epoch"), number(told, "cycle"))).collect();
     assert!(order.windows(2).all(|pair| pair[0] < pair[1]), "{order:?}");
+    let (code, shown) = command(&plant, &["resources"]).await;
+    assert!(code == 0 && shown.contains(&more[6..]), "changed for good: {shown}");
     let health = plant.get("/api/coredinator/health").await.unwrap().ok();
     assert_eq!(health["system_metrics"]["active_agents"], 2);
     assert!(plant.terminate().await.success());

@@ -372,6 +372,35 @@ pub(in crate::api) struct StrategyChoice {
     conflict_resolution: StrategyWords,
 }
 
+/// How much there is of resources of a group from now on.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"group": "default", "resources": {"steam": 8, "pumps": {"capacity": 3, "reserve": 1}}}))]
+pub(in crate::api) struct ResourceAmounts {
+    /// Of which group; absent: of `default`.
+    group: Option<String>,
+    /// By name, one at least; those that are not named stay as they are.
+    resources: BTreeMap<String, ResourceAmount>,
+}
+
+/// How much there is of a resource: a number of at least 0, or an object.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(in crate::api) enum ResourceAmount {
+    Capacity(f64),
+    WithReserve(CapacityAndReserve),
+}
+
+/// How much there is of a resource, and how much of that is never handed out (absent: as the configuration says).
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::api) struct CapacityAndReserve {
+    #[schema(minimum = 0)]
+    capacity: f64,
+    #[schema(minimum = 0, nullable = false)]
+    reserve: Option<f64>,
+}
+
 /// A strategy: its name, or an object with the name as its one key and options as its value.
 #[derive(Deserialize, ToSchema)]
 #[serde(untagged)]

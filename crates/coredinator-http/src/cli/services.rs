@@ -8,6 +8,7 @@ use super::{
     args::{NamesArgs, PsArgs},
     client::Client,
     output::Output,
+    plan_view::list,
     view,
 };
 
@@ -106,10 +107,17 @@ pub async fn get(client: &Client, output: &Output, args: &NamesArgs) -> Result<(
 /// As [`Client::get`].
 pub async fn describe(client: &Client, output: &Output, args: &NamesArgs) -> Result<(), Failure> {
     let mut described = Vec::new();
+    let mut agents = None;
     for name in &args.names {
         let service = one(client, name).await?;
         let health = client.get(&format!("/services/{}/health", encode(name))).await?;
-        described.push(json!({ "service": service, "health": health }));
+        if agents.is_none() {
+            // Where coordination is disabled there are none; whatever else is wrong is no reason to tell nothing.
+            agents = Some(client.get("/agents").await.unwrap_or_default());
+        }
+        let its = |agent: &&Value| text(agent, "service") == name.as_str();
+        let agents: Vec<&Value> = agents.iter().flat_map(|known| list(known, "agents")).filter(its).collect();
+        described.push(json!({ "service": service, "health": health, "agents": agents }));
     }
     let names: Vec<&str> = args.names.iter().map(String::as_str).collect();
     let value = match described.as_slice() {
@@ -118,8 +126,10 @@ pub async fn describe(client: &Client, output: &Output, args: &NamesArgs) -> Res
     };
     output.data(&value, &names, |_| {
         let now = SystemClock.now();
-        let texts: Vec<String> =
-            described.iter().map(|one| view::described(&one["service"], &one["health"], now)).collect();
+        let texts: Vec<String> = described
+            .iter()
+            .map(|one| view::described(&one["service"], &one["health"], list(one, "agents"), now))
+            .collect();
         texts.join("\n")
     })
 }

@@ -6,6 +6,7 @@ use coredinator_core::Timestamp;
 use serde_json::Value;
 
 use super::{
+    coordination_view,
     human::{ago, cut, milliseconds, span},
     paint::{Colour, clean, paint, status},
     services::text,
@@ -164,7 +165,7 @@ fn last_exit(instance: &Value, now: Timestamp) -> String {
 
 /// Everything about one service: `service` as the API shows it, `health` as its health route does.
 #[must_use]
-pub fn described(service: &Value, health: &Value, now: Timestamp) -> String {
+pub fn described(service: &Value, health: &Value, agents: &[Value], now: Timestamp) -> String {
     let word = |key: &str| clean(text(service, key)).into_owned();
     let mut out = String::new();
     line(&mut out, "Name:", &paint(Colour::Bold, &word("name")));
@@ -197,6 +198,10 @@ pub fn described(service: &Value, health: &Value, now: Timestamp) -> String {
     if !checks.is_empty() {
         out.push_str("\nChecks\n");
         out.push_str(&check_table(checks, now));
+    }
+    if !agents.is_empty() {
+        out.push_str("\nAgents\n");
+        out.push_str(&coordination_view::agents(agents, false, now));
     }
     out
 }
@@ -333,7 +338,7 @@ coreio  healthy      1         -       -  -        [::1]:8001
             let service = json!({"name": "once", "status": "completed", "runtime": "process", "host": "localhost",
                 "port": 20000, "ready": 0, "replicas": 1, "instances": [instance]});
             let texts =
-                [services(std::slice::from_ref(&service), false, now()), described(&service, &json!({}), now())];
+                [services(std::slice::from_ref(&service), false, now()), described(&service, &json!({}), &[], now())];
             texts.map(|text| finish(&text, false).contains("localhost:20000"))
         };
         for state in ["pending", "backoff", "stopped", "completed", "failed"] {
@@ -373,7 +378,7 @@ Checks
 #  KIND    PROBE  STATUS   CHECKED  RESPONSE  FAILED  FOUND
 0  health  http   healthy  3s ago       45ms  1 of 9  HTTP 200
 ";
-        assert_eq!(finish(&described(&corerl(), &health, now()), false), wanted);
+        assert_eq!(finish(&described(&corerl(), &health, &[], now()), false), wanted);
     }
 
     #[test]
@@ -381,12 +386,26 @@ Checks
         for odd in [json!({}), json!(null), json!([1]), json!({"instances": [3, {}], "labels": [], "port": "x"})] {
             let texts = [
                 services(std::slice::from_ref(&odd), true, now()),
-                described(&odd, &odd, now()),
+                described(&odd, &odd, std::slice::from_ref(&odd), now()),
                 event(&odd, true, now()),
                 log_line("a", &odd, 3, true),
             ];
             assert!(texts.iter().all(|text| text.ends_with('\n')), "{texts:?}");
         }
+    }
+
+    #[test]
+    fn a_service_is_told_with_its_agents() {
+        let agent =
+            json!({"agent_id": "tank", "group": "default", "state": "silent", "priority": 2, "service": "corerl"});
+        let told = finish(&described(&corerl(), &json!({}), &[agent], now()), false);
+        let told = told.split_once("\nAgents\n").map(|(_, agents)| agents);
+        assert_eq!(
+            told,
+            Some(
+                "AGENT  GROUP    STATE   PRIORITY  SEEN  CYCLE  DECISION\ntank   default  silent         2  -         -  -\n"
+            )
+        );
     }
 
     #[test]

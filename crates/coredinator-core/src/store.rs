@@ -180,6 +180,20 @@ pub enum LeaseOperation {
         /// The epoch under which it was acquired.
         epoch: Epoch,
     },
+    /// Tell how it stands, and change nothing. A lease that nobody ever held is at epoch 0.
+    Inspect,
+    /// Take it from whoever holds it, if it still stands as it was seen. The caller answers for it that the holder has had
+    /// its time, by a clock that nobody can set: the store's own is not asked.
+    Take {
+        /// The epoch that was seen.
+        epoch: Epoch,
+        /// The end that was seen; of no meaning with epoch 0.
+        expires_at: Timestamp,
+        /// The new epoch is above this, too.
+        above: Epoch,
+        /// How long it holds without being renewed.
+        ttl: Duration,
+    },
 }
 
 /// A lease as it stands.
@@ -356,16 +370,17 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Invalid`] if `after` is in the future.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError>;
 
-    /// Acquires, renews or releases the lease `name` for `holder`.
+    /// Acquires, renews, releases, takes or inspects the lease `name` for `holder`.
     ///
     /// To ensure correctness:
-    /// - at most one holder at a time, by the store's own clock;
+    /// - at most one holder at a time, by the store's own clock, or (by [`Take`](LeaseOperation::Take)) by the taker's word;
     /// - the epoch rises with every acquisition by a new holder, and with one by the same holder after it expired or was
     ///   released; it never falls, across restarts of the store either;
     /// - releasing or renewing under an old epoch changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::LeaseHeld`] when somebody else holds it, [`StoreError::Fenced`] when the epoch given is not the
+    /// [`StoreError::LeaseHeld`] when somebody else holds it, or it does not stand (any more) as the taker saw it;
+    /// [`StoreError::Fenced`] when the epoch given is not the
     /// current one or the lease has expired, [`StoreError::Unavailable`].
     async fn lease(&self, name: &str, holder: &str, operation: LeaseOperation) -> Result<Lease, StoreError>;
 

@@ -223,6 +223,9 @@ cases! {
         a_write_under_the_current_epoch_passes,
         a_write_under_an_old_epoch_is_refused_and_changes_nothing,
         leases_of_other_names_are_independent,
+        inspecting_a_lease_changes_nothing,
+        a_lease_is_taken_as_it_was_seen_or_not_at_all,
+        an_empty_batch_under_a_lease_tells_whether_it_is_held,
     ],
     durability: |_| true => [
         a_check_leaves_nothing_behind,

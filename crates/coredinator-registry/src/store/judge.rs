@@ -94,6 +94,23 @@ pub(super) fn lease(
         expires_at: after(now, ttl),
     };
     let fenced = |given| StoreError::Fenced { lease: name.to_owned(), given, current: epoch };
+    let as_it_stands = || {
+        let never = Lease { name: name.to_owned(), holder: None, epoch, expires_at: whole_micros(now) };
+        current.cloned().unwrap_or(never)
+    };
+    match operation {
+        LeaseOperation::Inspect => return Ok(as_it_stands()),
+        LeaseOperation::Take { epoch: seen, expires_at, above, ttl } => {
+            let stands =
+                current.map_or(seen == Epoch::ZERO, |lease| lease.epoch == seen && lease.expires_at == expires_at);
+            return if stands {
+                Ok(held(epoch.max(above).next(), ttl))
+            } else {
+                Err(StoreError::LeaseHeld(as_it_stands()))
+            };
+        }
+        _ => {}
+    }
     if let Some(other) = holding.filter(|lease| lease.holder.as_deref() != Some(holder)) {
         return match operation {
             LeaseOperation::Renew { epoch: given, .. } | LeaseOperation::Release { epoch: given } if given != epoch => {
@@ -109,6 +126,7 @@ pub(super) fn lease(
             Ok(Lease { name: name.to_owned(), holder: None, epoch, expires_at: whole_micros(now) })
         }
         LeaseOperation::Renew { epoch: given, .. } | LeaseOperation::Release { epoch: given } => Err(fenced(given)),
+        LeaseOperation::Inspect | LeaseOperation::Take { .. } => Ok(as_it_stands()),
     }
 }
 

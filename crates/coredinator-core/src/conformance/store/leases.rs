@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{PATIENCE, Subject, contents, key, pairs, put, write};
-use crate::{Epoch, Lease, LeaseOperation, Precondition, Store, StoreError};
+use crate::{Batch, Epoch, Lease, LeaseOperation, Precondition, Store, StoreError};
 
 /// Longer than any case.
 const LONG: Duration = Duration::from_secs(3600);
@@ -208,4 +208,54 @@ pub(super) async fn leases_of_other_names_are_independent(subject: Subject) {
         Err(StoreError::LeaseHeld(lease)) => assert_eq!(lease, second),
         other => panic!("the other lease is still held, but the store answered {other:?}"),
     }
+}
+
+async fn inspect(store: &dyn Store, name: &str) -> Lease {
+    store.lease(name, "onlooker", LeaseOperation::Inspect).await.expect("a lease is inspected")
+}
+
+async fn take(store: &dyn Store, holder: &str, seen: &Lease, above: Epoch) -> Result<Lease, StoreError> {
+    let take = LeaseOperation::Take { epoch: seen.epoch, expires_at: seen.expires_at, above, ttl: LONG };
+    store.lease(&seen.name, holder, take).await
+}
+
+pub(super) async fn inspecting_a_lease_changes_nothing(subject: Subject) {
+    let store = subject.store();
+    let never = inspect(&*store, "leader").await;
+    assert_eq!((never.holder, never.epoch), (None, Epoch::ZERO));
+    let held = acquire(&*store, "leader", "a", LONG).await;
+    assert_eq!(inspect(&*store, "leader").await, held);
+    assert_eq!(inspect(&*store, "leader").await, held);
+    let released = store.lease("leader", "a", LeaseOperation::Release { epoch: held.epoch }).await;
+    assert_eq!(inspect(&*store, "leader").await, released.expect("the holder releases"));
+    let renew = LeaseOperation::Renew { epoch: held.epoch, ttl: LONG };
+    assert_fenced(store.lease("leader", "onlooker", renew).await, held.epoch, held.epoch);
+}
+
+pub(super) async fn a_lease_is_taken_as_it_was_seen_or_not_at_all(subject: Subject) {
+    let store = subject.store();
+    let seen = inspect(&*store, "leader").await;
+    let first = take(&*store, "a", &seen, Epoch(6)).await.expect("a lease that nobody ever held is taken");
+    assert_eq!((first.epoch, first.holder.as_deref()), (Epoch(7), Some("a")));
+    let refused = take(&*store, "b", &seen, Epoch::ZERO).await;
+    assert!(matches!(refused, Err(StoreError::LeaseHeld(lease)) if lease == first), "it was taken meanwhile");
+    // It is held, and taken all the same: the taker says that its holder has had its time.
+    let second = take(&*store, "b", &first, Epoch::ZERO).await.expect("it stands as it was seen");
+    assert_eq!((second.epoch, second.holder.as_deref()), (Epoch(8), Some("b")));
+    let fenced = store.write(put("x", "1").fenced("leader", first.epoch)).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced { .. })), "{fenced:?}");
+    let renew = LeaseOperation::Renew { epoch: second.epoch, ttl: LONG * 2 };
+    let renewed = store.lease("leader", "b", renew).await.expect("the holder renews");
+    let refused = take(&*store, "a", &second, Epoch::ZERO).await;
+    assert!(matches!(refused, Err(StoreError::LeaseHeld(lease)) if lease == renewed), "it was renewed meanwhile");
+}
+
+pub(super) async fn an_empty_batch_under_a_lease_tells_whether_it_is_held(subject: Subject) {
+    let store = subject.store();
+    let old = acquire(&*store, "leader", "a", LONG).await;
+    let revision = write(&*store, put("x", "1")).await;
+    assert_eq!(write(&*store, Batch::new().fenced("leader", old.epoch)).await, revision);
+    take(&*store, "b", &old, Epoch::ZERO).await.expect("it stands as it was seen");
+    let answer = store.write(Batch::new().fenced("leader", old.epoch)).await;
+    assert!(matches!(answer, Err(StoreError::Fenced { .. })), "{answer:?}");
 }

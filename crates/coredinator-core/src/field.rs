@@ -119,6 +119,12 @@ impl FieldReader {
         &self.pointer
     }
 
+    /// Whether a key is there and has not been taken yet; `null` counts as absent.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.fields.get(key).is_some_and(|value| !value.is_null())
+    }
+
     /// Takes a key's raw value; `null` counts as absent.
     pub fn raw(&mut self, key: &'static str) -> Option<Value> {
         self.asked.insert(key);

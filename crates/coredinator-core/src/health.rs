@@ -190,11 +190,16 @@ pub enum ProbeSpec {
     Http(HttpCheck),
     /// Connects to `host:port`.
     Tcp,
-    /// Runs a command beside coredinator: exit 0 passes, 1 warns, anything else fails.
+    /// Runs a command: exit 0 passes, 1 warns, anything else fails.
     Command {
         /// The program and its arguments; `{host}` and `{port}` are expanded.
         command: Vec<String>,
+        /// Whether it runs beside coredinator. `false`: inside the instance, with what the service's own program finds there.
+        /// That of an external service, or one whose runtime cannot run commands inside, runs beside coredinator in any case.
+        beside: bool,
     },
+    /// Nothing is asked: what runs the instance checks it by itself, such as Docker by a `HEALTHCHECK`, and that is believed.
+    Native,
     /// Nothing is asked: the service itself says that it lives.
     Heartbeat {
         /// Silence for longer than this is a failure.
@@ -217,6 +222,8 @@ struct WrittenProbe {
     http: Option<HttpCheck>,
     #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    beside: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<Seconds>,
     #[serde(skip_serializing_if = "Map::is_empty")]
@@ -226,11 +233,13 @@ struct WrittenProbe {
 impl From<ProbeSpec> for WrittenProbe {
     fn from(spec: ProbeSpec) -> Self {
         let kind = spec.kind().to_owned();
-        let mut written = Self { kind, http: None, command: None, ttl: None, options: Map::new() };
+        let mut written = Self { kind, http: None, command: None, beside: false, ttl: None, options: Map::new() };
         match spec {
             ProbeSpec::Http(check) => written.http = Some(check),
-            ProbeSpec::Tcp => {}
-            ProbeSpec::Command { command } => written.command = Some(command),
+            ProbeSpec::Tcp | ProbeSpec::Native => {}
+            ProbeSpec::Command { command, beside } => {
+                (written.command, written.beside) = (Some(command), beside);
+            }
             ProbeSpec::Heartbeat { ttl } => written.ttl = Some(Seconds(ttl)),
             ProbeSpec::Custom { options, .. } => written.options = options,
         }
@@ -246,6 +255,7 @@ impl ProbeSpec {
             Self::Http(_) => "http",
             Self::Tcp => "tcp",
             Self::Command { .. } => "command",
+            Self::Native => "native",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Custom { kind, .. } => kind,
         }
@@ -267,7 +277,8 @@ impl HealthCheck {
     /// Reads a `health_check` section: `base` is the timing and `fallback` the probe where the section is silent.
     ///
     /// The kind of probe follows from what is there: `command`, `ttl`, or `path`; `kind` says it outright, and is needed
-    /// for `tcp` and for a plugin's probe alone.
+    /// for `tcp`, `native` and for a plugin's probe alone. A `native` one is believed at once: its `retries` are 1, not those
+    /// of `base`.
     ///
     /// # Errors
     /// All that is wrong with it. `Ok(None)`: it disables checking, or there is nothing to ask.
@@ -278,9 +289,14 @@ impl HealthCheck {
         base: &CheckTiming,
     ) -> Result<Option<Self>, Vec<FieldError>> {
         let mut reader = FieldReader::new(pointer, value);
-        let timing = CheckTiming::read(&mut reader, base);
+        let written = reader.has("retries");
+        let mut timing = CheckTiming::read(&mut reader, base);
         let disabled = reader.or("disable", false);
         let probe = read_probe(&mut reader, fallback);
+        if probe == Some(ProbeSpec::Native) && !written {
+            // Whoever checks has counted failures already.
+            timing.retries = 1;
+        }
         reader.finish(|| probe.filter(|_| !disabled).map(|probe| Self { probe, timing }))
     }
 }
@@ -303,6 +319,7 @@ fn read_probe(reader: &mut FieldReader, fallback: &Fallback<'_>) -> Option<Probe
         Fallback::Tcp | Fallback::Nothing => None,
     });
     let command = reader.parsed("command", text::command);
+    let beside = reader.or("beside", false);
     let ttl: Option<Seconds> = reader.optional("ttl");
     let http = read_http(reader, path.clone());
     let kind = kind_given.unwrap_or_else(|| {
@@ -328,8 +345,9 @@ fn read_probe(reader: &mut FieldReader, fallback: &Fallback<'_>) -> Option<Probe
             if command.is_none() {
                 reader.error("command", "a command check needs a command");
             }
-            command.map(|command| ProbeSpec::Command { command })
+            command.map(|command| ProbeSpec::Command { command, beside })
         }
+        "native" => Some(ProbeSpec::Native),
         "heartbeat" => {
             let ttl = ttl.map_or(Duration::from_secs(30), |s| s.0);
             if ttl < Duration::from_millis(10) {
@@ -427,6 +445,9 @@ mod tests {
             json!({"path": "/h", "expected_status": ["200-299", 404], "expected_headers": {"a": "b"}, "expected_body": "ok"}),
             json!({"kind": "tcp"}),
             json!({"command": ["a", "b c"], "interval": "250ms"}),
+            json!({"command": ["a"], "beside": true}),
+            json!({"kind": "native"}),
+            json!({"kind": "native", "retries": 2}),
             json!({"ttl": 2.5}),
             json!({"kind": "own", "options": {"a": [1]}}),
         ] {

@@ -18,6 +18,7 @@ mod dependency;
 pub mod duration;
 pub mod field;
 mod health;
+mod inside;
 mod name;
 mod probe;
 mod restart;
@@ -32,13 +33,14 @@ pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
 pub use dependency::{Dependency, DependencyCondition, DependencyCycle, DependencyGraph};
 pub use field::{FieldError, FieldErrors};
 pub use health::{CheckTiming, Fallback, HealthCheck, HealthStatus, HttpCheck, ProbeSpec, StatusRange};
+pub use inside::{ExecOutcome, ExecRequest, REDACTED, is_secret, redacted, redacted_variables, without_nothing};
 pub use name::{InstanceId, InvalidName, RuntimeName, ServiceName};
 pub use probe::{HealthProbe, Outcome, ProbeError, ProbeReport, ProbeTarget};
 pub use restart::{Backoff, InvalidRestartPolicy, RestartBudget, RestartPolicy};
 pub use revision::{Epoch, Revision};
 pub use runtime::{
     InstanceRef, LogLine, LogQuery, LogStream, Observation, ObservationStream, OutputStream, Runtime,
-    RuntimeCapabilities, RuntimeError, Scope, StartRequest, Started, StopRequest, unknown_options,
+    RuntimeCapabilities, RuntimeError, Scope, StartRequest, Started, StopRequest, unknown_options, validate_spec,
 };
 pub use service::{LogRetention, ServiceSpec, Signal, SpecDefaults};
 pub use status::{

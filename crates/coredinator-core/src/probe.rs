@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::{FieldError, InstanceId, ProbeSpec, ServiceName};
+use crate::{FieldError, InstanceRef, ProbeSpec, RuntimeName, ServiceName};
 
 /// Who is checked, where, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,7 +13,9 @@ pub struct ProbeTarget {
     /// The service.
     pub service: ServiceName,
     /// The instance; `None` for an external service.
-    pub instance: Option<InstanceId>,
+    pub instance: Option<InstanceRef>,
+    /// What runs the instance; `None` for an external service.
+    pub runtime: Option<RuntimeName>,
     /// Where it is reached.
     pub host: String,
     /// The port at which it is reached; 0 if it has none.

@@ -1,12 +1,15 @@
 //! The contract of what runs instances: processes, containers, pods.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
-use crate::{Exit, FieldError, InstanceId, RuntimeName, ServiceName, ServiceSpec, Signal, Timestamp};
+use crate::{
+    ExecOutcome, ExecRequest, Exit, FieldError, HealthCheck, InstanceId, ProbeReport, ProbeSpec, RuntimeName,
+    ServiceName, ServiceSpec, Signal, Timestamp,
+};
 
 /// What a runtime is asked to start.
 #[derive(Debug, Clone)]
@@ -20,6 +23,8 @@ pub struct StartRequest {
     /// The port that the replica had before, to be allocated again if `spec.port` is 0 and it is free.
     pub preferred_port: Option<u16>,
     /// Variables that coredinator adds to the spec's environment (`COREDINATOR_…`), which win over it.
+    /// `COREDINATOR_CONFIG_FILE` names a file of this machine: a runtime whose instances do not see those brings the file to
+    /// them before they start, and names the place where they find it instead.
     pub environment: BTreeMap<String, String>,
 }
 
@@ -63,6 +68,8 @@ pub enum Observation {
     Running(Started),
     /// It ended. The last observation of an instance.
     Exited(Exit),
+    /// It had been taken on and could not be started after all; nothing of it is left. The last observation of an instance.
+    NotStarted(crate::Reason),
 }
 
 /// How an instance is asked to end.
@@ -146,6 +153,12 @@ pub struct RuntimeCapabilities {
     pub exit_of_adopted: bool,
     /// It keeps the output of instances.
     pub logs: bool,
+    /// It runs commands inside of instances: [`Runtime::exec`].
+    pub exec: bool,
+    /// What runs its instances checks their health by itself and tells: [`Runtime::native_health`].
+    pub native_health: bool,
+    /// It shows what was really asked for an instance: [`Runtime::inspect`].
+    pub inspects: bool,
 }
 
 /// Why a runtime could not do what it was asked.
@@ -208,7 +221,8 @@ impl RuntimeError {
 /// Lines of output, oldest first.
 pub type LogStream = BoxStream<'static, Result<LogLine, RuntimeError>>;
 
-/// What an instance does from now on: its state at once, then every change, ended by [`Observation::Exited`].
+/// What an instance does from now on: its state at once, then every change, ended by [`Observation::Exited`] or
+/// [`Observation::NotStarted`].
 pub type ObservationStream = BoxStream<'static, Observation>;
 
 /// Starts, finds, watches and stops instances of one kind.
@@ -286,12 +300,78 @@ pub trait Runtime: Send + Sync + 'static {
     /// # Errors
     /// [`RuntimeError::Unavailable`], [`RuntimeError::Internal`].
     async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError>;
+
+    /// The services of which something is kept that [`forget`](Self::forget) would take away. So that what a service left
+    /// behind which was deregistered while the runtime was away is found later.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`], [`RuntimeError::Internal`].
+    async fn kept(&self) -> Result<Vec<ServiceName>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    /// Runs a command inside an instance: where the instance's own program would see the same files, network and variables.
+    ///
+    /// To ensure correctness:
+    /// - the caller sets the time limit and drops the future at its end: the command is given up then, and ended where it
+    ///   can be reached; what cannot be reached is bounded in number, so that hung commands do not pile up;
+    /// - what it writes is read in bounded amount.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotStarted`]: there is no such instance (any more), or no such program in it.
+    /// [`RuntimeError::Unsupported`] without [`RuntimeCapabilities::exec`]. [`RuntimeError::Unavailable`].
+    async fn exec(&self, _instance: &InstanceRef, _request: ExecRequest) -> Result<ExecOutcome, RuntimeError> {
+        Err(RuntimeError::Unsupported { runtime: self.name(), what: "commands inside of instances" })
+    }
+
+    /// What the engine that runs an instance says of its health, by checks of its own. `None`: it has not said anything yet,
+    /// or checks nothing.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotStarted`]: there is no such instance (any more). [`RuntimeError::Unsupported`] without
+    /// [`RuntimeCapabilities::native_health`]. [`RuntimeError::Unavailable`].
+    async fn native_health(&self, _instance: &InstanceRef) -> Result<Option<ProbeReport>, RuntimeError> {
+        Err(RuntimeError::Unsupported { runtime: self.name(), what: "health checks of its own" })
+    }
+
+    /// What was really asked for an instance, in the words of whatever runs it: the process, the container, the pod. An
+    /// object; what may be secret in it is [`redacted`](crate::redacted). `None`: there is no such instance (any more).
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] without [`RuntimeCapabilities::inspects`]. [`RuntimeError::Unavailable`].
+    async fn inspect(&self, _instance: &InstanceRef) -> Result<Option<serde_json::Value>, RuntimeError> {
+        Err(RuntimeError::Unsupported { runtime: self.name(), what: "inspection" })
+    }
+
+    /// The file that `COREDINATOR_CONFIG_FILE` named when the instance started has other content now, on this machine: brings
+    /// it to the instance. Nothing is to be done where instances see this machine's files.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unavailable`], [`RuntimeError::Internal`]: the instance has the old content.
+    async fn deliver(&self, _instance: &InstanceRef, _file: &Path) -> Result<(), RuntimeError> {
+        Ok(())
+    }
 }
 
 impl fmt::Debug for dyn Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Runtime").field(&self.name()).finish()
     }
+}
+
+/// Checks what a spec asks of its runtime: as the runtime's own [`validate`](Runtime::validate) does, and that it has a health
+/// of its own where a check relies on that. Pointers are relative to the spec.
+#[must_use]
+pub fn validate_spec(runtime: &dyn Runtime, spec: &ServiceSpec) -> Vec<FieldError> {
+    let mut errors = runtime.validate(spec);
+    let native = |check: &Option<HealthCheck>| check.as_ref().is_some_and(|check| check.probe == ProbeSpec::Native);
+    for (key, check) in [("health_check", &spec.health_check), ("readiness_check", &spec.readiness_check)] {
+        if native(check) && !runtime.capabilities().native_health {
+            let detail = format!("runtime {} has no health checks of its own", runtime.name());
+            errors.push(FieldError::new(format!("/{key}/kind"), detail));
+        }
+    }
+    errors
 }
 
 /// The options that `spec` holds and no runtime understands, as errors: what [`Runtime::validate`] answers for them.

@@ -298,6 +298,11 @@ impl ServiceSpec {
                 FieldError::new(pointer, "a service with a command needs a runtime").with_hint("add runtime: process"),
             );
         }
+        for (key, check) in [("health_check", &self.health_check), ("readiness_check", &self.readiness_check)] {
+            if check.as_ref().is_some_and(|check| check.probe == ProbeSpec::Native) {
+                reader.error(key, "nothing here runs an external service, so nothing can tell its health: kind native needs a runtime");
+            }
+        }
         let pushed = matches!(self.health_check, Some(HealthCheck { probe: ProbeSpec::Heartbeat { .. }, .. }));
         if self.port == 0 && !pushed && reader.is_clean() {
             reader.error("port", "an external service needs the port at which it is reached");

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceId, Revision, RuntimeName, ServiceName, clock::Timestamp};
+use crate::{InstanceId, InstanceRef, Revision, RuntimeName, ServiceName, clock::Timestamp};
 
 /// Where one replica of a service is in its life.
 ///
@@ -220,6 +220,19 @@ pub struct InstanceRecord {
     /// Up to which of the user's commands ([`Intent`]) it has followed.
     #[serde(default)]
     pub followed: u64,
+}
+
+impl InstanceRecord {
+    /// The instance, as its runtime knows it; `None` if it has not lived yet.
+    #[must_use]
+    pub fn reference(&self) -> Option<InstanceRef> {
+        Some(InstanceRef {
+            id: self.id.clone()?,
+            service: self.service.clone(),
+            replica: self.replica,
+            handle: self.handle.clone(),
+        })
+    }
 }
 
 /// What a user asked of a service beyond its spec, by commands. Written for users, read by the supervisor.

@@ -15,7 +15,7 @@ use coredinator_core::{
 };
 use coredinator_registry::{
     DataDir, DataDirError, Registry, RegistryError, RegistryOptions, SyncReport,
-    health::ProbeRegistry,
+    health::{ProbeRegistry, ProbedRuntimes},
     store::{MemoryStore, SqliteStore},
 };
 #[cfg(feature = "docker")]
@@ -88,6 +88,7 @@ pub enum StartError {
 pub struct Coredinator {
     config: Config,
     runtimes: Vec<RuntimeMaker>,
+    /// Those of the user's own.
     probes: ProbeRegistry,
     strategies: Strategies,
     store: Option<Arc<dyn Store>>,
@@ -116,7 +117,7 @@ impl Coredinator {
         let new = Self {
             config,
             runtimes: Vec::new(),
-            probes: ProbeRegistry::builtin(),
+            probes: ProbeRegistry::empty(),
             strategies: Strategies::builtin(),
             store: None,
             clock: Arc::new(SystemClock),
@@ -144,7 +145,7 @@ impl Coredinator {
         self
     }
 
-    /// Adds a kind of health check.
+    /// Adds a kind of health check, or replaces the one that comes with coredinator.
     #[must_use]
     pub fn probe(mut self, probe: impl HealthProbe) -> Self {
         self.probes = self.probes.with(probe);
@@ -199,6 +200,8 @@ impl Coredinator {
             Identity { owner: owner(store.as_ref()).await?, clock: Arc::clone(&clock), log_dir: data_dir.logs() };
         let made: Result<Vec<_>, _> = runtimes.into_iter().map(|make| make(&identity)).collect();
         let runtimes = Runtimes::new(made?);
+        let probed = runtimes.iter().map(Arc::clone).collect::<ProbedRuntimes>();
+        let probes = ProbeRegistry::builtin().with_runtimes(probed).with_all(&probes);
         let (started_at, seed) = (clock.now(), fastrand::u64(..));
         let options = RegistryOptions {
             store: Arc::clone(&store),

@@ -72,8 +72,14 @@ async fn round(endpoints: usize, interval: Duration, time: Duration) -> io::Resu
         let service = ServiceName::new(&format!("service-{n}")).map_err(io::Error::other)?;
         let key = CheckKey { service: service.clone(), replica: None, instance: None, kind: CheckKind::Health };
         let port = server.ports[n / 2];
-        let target =
-            ProbeTarget { service, instance: None, host: "127.0.0.1".to_owned(), port, spec: Arc::clone(&spec) };
+        let target = ProbeTarget {
+            service,
+            instance: None,
+            runtime: None,
+            host: "127.0.0.1".to_owned(),
+            port,
+            spec: Arc::clone(&spec),
+        };
         cells.push(monitor.add(key, CheckSpec { target, timing, age: Duration::MAX }));
     }
     // The first checks open the connections; the measurement is of the time after.

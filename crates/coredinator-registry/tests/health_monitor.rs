@@ -131,8 +131,14 @@ fn key(name: &str) -> CheckKey {
 }
 
 fn spec_of(name: &str, probe: ProbeSpec, timing: CheckTiming) -> CheckSpec {
-    let target =
-        ProbeTarget { service: service(name), instance: None, host: "h".to_owned(), port: 1, spec: Arc::new(probe) };
+    let target = ProbeTarget {
+        service: service(name),
+        instance: None,
+        runtime: None,
+        host: "h".to_owned(),
+        port: 1,
+        spec: Arc::new(probe),
+    };
     CheckSpec { target, timing, age: Duration::MAX }
 }
 

@@ -12,8 +12,8 @@ use std::{
 };
 
 use coredinator_core::{
-    CheckTiming, HealthCheck, HealthProbe, HttpCheck, InstanceId, Outcome, ProbeReport, ProbeSpec, ProbeTarget,
-    ServiceName, StatusRange,
+    CheckTiming, HealthCheck, HealthProbe, HttpCheck, InstanceId, InstanceRef, Outcome, ProbeReport, ProbeSpec,
+    ProbeTarget, RuntimeName, ServiceName, StatusRange,
     conformance::probe::{self, Subject},
 };
 use coredinator_registry::health::{CommandProbe, HttpProbe, ProbeRegistry, TcpProbe};
@@ -143,8 +143,10 @@ fn check(path: &str) -> HttpCheck {
 
 fn target(host: &str, port: u16, spec: ProbeSpec) -> ProbeTarget {
     let service = ServiceName::new("corerl").unwrap();
-    let instance = Some(InstanceId::new("corerl-0-x").unwrap());
-    ProbeTarget { service, instance, host: host.to_owned(), port, spec: Arc::new(spec) }
+    let id = InstanceId::new("corerl-0-x").unwrap();
+    let instance = Some(InstanceRef { id, service: service.clone(), replica: 0, handle: None });
+    let runtime = Some(RuntimeName::new("process").unwrap());
+    ProbeTarget { service, instance, runtime, host: host.to_owned(), port, spec: Arc::new(spec) }
 }
 
 /// A port at which nothing listens.
@@ -278,7 +280,11 @@ async fn tcp_conforms() {
 }
 
 fn sh(script: &str) -> ProbeTarget {
-    target("127.0.0.1", 7, ProbeSpec::Command { command: ["sh", "-c", script].map(str::to_owned).to_vec() })
+    target(
+        "127.0.0.1",
+        7,
+        ProbeSpec::Command { command: ["sh", "-c", script].map(str::to_owned).to_vec(), beside: false },
+    )
 }
 
 /// How many processes on this machine have `word` in their command line.
@@ -298,7 +304,7 @@ async fn command_conforms() {
     let mark = format!("{}.{}", 100_000 + std::process::id(), fastrand::u32(..));
     probe::run(|| async {
         let counted = mark.clone();
-        Subject::new(CommandProbe, sh("exit 0"), sh("exit 2"))
+        Subject::new(CommandProbe::default(), sh("exit 0"), sh("exit 2"))
             .warning(sh("exit 1"))
             .hanging(sh(&format!("sleep {mark} & sleep {mark}")))
             .bad("ended by a signal", sh("kill -9 $$"))
@@ -321,14 +327,14 @@ async fn command_says_what_it_wrote_and_knows_whom_it_is_about() {
         (sh("exec >/dev/null 2>&1; true"), ProbeReport::pass("exited with code 0")),
     ];
     for (target, expected) in cases {
-        assert_eq!(ask(&CommandProbe, &target).await, expected, "{:?}", target.spec);
+        assert_eq!(ask(&CommandProbe::default(), &target).await, expected, "{:?}", target.spec);
     }
 }
 
 #[tokio::test]
 async fn command_takes_what_it_left_behind_with_it() {
     let mark = format!("{}.{}", 200_000 + std::process::id(), fastrand::u32(..));
-    assert_eq!(ask(&CommandProbe, &sh(&format!("sleep {mark} & exit 0"))).await.outcome, Outcome::Pass);
+    assert_eq!(ask(&CommandProbe::default(), &sh(&format!("sleep {mark} & exit 0"))).await.outcome, Outcome::Pass);
     let gone = async {
         while processes_with(&mark) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -339,8 +345,8 @@ async fn command_takes_what_it_left_behind_with_it() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_no_verdict() {
-    let target = target("h", 1, ProbeSpec::Command { command: vec!["/nowhere/to/be/found".to_owned()] });
-    let error = CommandProbe.check(&target).await.unwrap_err();
+    let target = target("h", 1, ProbeSpec::Command { command: vec!["/nowhere/to/be/found".to_owned()], beside: true });
+    let error = CommandProbe::default().check(&target).await.unwrap_err();
     assert!(error.message.starts_with("cannot run \"/nowhere/to/be/found\""), "{}", error.message);
 }
 
@@ -372,9 +378,9 @@ fn checks_are_validated_by_kind() {
     }
     assert_eq!(
         errors(custom("owm")),
-        ["/kind: unknown kind \"owm\" (one of command, http, own, tcp, heartbeat) (did you mean \"own\"?)"]
+        ["/kind: unknown kind \"owm\" (one of command, http, native, own, tcp, heartbeat) (did you mean \"own\"?)"]
     );
-    assert_eq!(errors(ProbeSpec::Command { command: Vec::new() }), ["/command: must name a program"]);
+    assert_eq!(errors(ProbeSpec::Command { command: Vec::new(), beside: false }), ["/command: must name a program"]);
     assert_eq!(
         errors(ProbeSpec::Http(HttpCheck {
             headers: header("a b", "c"),

@@ -1,9 +1,6 @@
 //! From a service to what the engine is asked to make.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, DeviceRequest, HostConfig, HostConfigLogConfig, Mount as EngineMount,
@@ -12,6 +9,8 @@ use bollard::models::{
 use coredinator_core::{ServiceSpec, StartRequest};
 
 use crate::{
+    engine::is_here,
+    files,
     labels::Tags,
     options::{DockerOptions, Gpus, Mount, MountKind, NetworkMode},
 };
@@ -52,40 +51,48 @@ impl Reach {
 }
 
 /// What the engine is asked to make.
-pub(crate) fn body(request: &StartRequest, options: &DockerOptions, owner: &str, reach: Reach) -> ContainerCreateBody {
+///
+/// `host` is where what is published is reached.
+pub(crate) fn body(
+    request: &StartRequest,
+    options: &DockerOptions,
+    owner: &str,
+    host: &str,
+    reach: Reach,
+) -> ContainerCreateBody {
     let spec = &request.spec;
-    let expand = |text: &String| expand(text, reach.inside(), &spec.host, request.replica);
+    let expand = |text: &String| expand(text, reach.inside(), host, request.replica);
     let words = |words: &[String]| (!words.is_empty()).then(|| words.iter().map(expand).collect());
     let exposed = matches!(reach, Reach::Published { .. }).then(|| vec![format!("{}/tcp", reach.inside())]);
     ContainerCreateBody {
         image: Some(options.image.clone()),
         entrypoint: words(&options.entrypoint),
         cmd: words(&spec.command),
-        env: Some(environment(request, reach.inside())),
+        env: Some(environment(request, host, reach.inside())),
         user: options.user.clone(),
         working_dir: spec.working_dir.as_ref().map(|path| path.to_string_lossy().into_owned()),
-        labels: Some(Tags::write(request, owner, reach.inside())),
+        labels: Some(Tags::write(request, owner, host, reach.inside())),
         exposed_ports: exposed,
         stop_signal: Some(spec.stop_signal.to_string()),
-        host_config: Some(host(spec, options, reach)),
+        host_config: Some(host_config(request, options, host, reach)),
         ..ContainerCreateBody::default()
     }
 }
 
 /// The spec's variables, over them the request's, over those what tells a program where it stands. Not whose it is: by that the
 /// process runtime knows its own, and on the engine's machine it sees the processes inside.
-fn environment(request: &StartRequest, port: u16) -> Vec<String> {
+fn environment(request: &StartRequest, host: &str, port: u16) -> Vec<String> {
     let spec = &request.spec;
     let mut variables: BTreeMap<&str, String> = BTreeMap::new();
     for (key, value) in &spec.environment {
-        variables.insert(key, expand(value, port, &spec.host, request.replica));
+        variables.insert(key, expand(value, port, host, request.replica));
     }
-    variables.extend(request.environment.iter().map(|(key, value)| (key.as_str(), value.clone())));
+    variables.extend(files::environment(request));
     if port != 0 {
         variables.insert("PORT", port.to_string());
     }
     variables.extend([
-        ("COREDINATOR_HOST", spec.host.clone()),
+        ("COREDINATOR_HOST", host.to_owned()),
         ("COREDINATOR_SERVICE", spec.name.to_string()),
         ("COREDINATOR_INSTANCE_ID", request.id.to_string()),
         ("COREDINATOR_REPLICA", request.replica.to_string()),
@@ -93,7 +100,13 @@ fn environment(request: &StartRequest, port: u16) -> Vec<String> {
     variables.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
-fn host(spec: &ServiceSpec, options: &DockerOptions, reach: Reach) -> HostConfig {
+fn host_config(request: &StartRequest, options: &DockerOptions, host: &str, reach: Reach) -> HostConfig {
+    let spec = &request.spec;
+    let files = files::needs_volume(request, options).then(|| EngineMount {
+        target: Some(files::FOLDER.to_owned()),
+        typ: Some(MountType::VOLUME),
+        ..EngineMount::default()
+    });
     let mode = match options.network_mode {
         Some(NetworkMode::Host) => Some("host".to_owned()),
         Some(NetworkMode::None) => Some("none".to_owned()),
@@ -117,11 +130,11 @@ fn host(spec: &ServiceSpec, options: &DockerOptions, reach: Reach) -> HostConfig
     let hosts = options.extra_hosts.iter().map(|(name, address)| format!("{name}:{address}"));
     HostConfig {
         network_mode: mode,
-        port_bindings: bindings(spec, reach),
+        port_bindings: bindings(host, reach),
         // The supervisor alone restarts.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(log) }),
-        mounts: Some(options.mounts.iter().map(mount).collect()),
+        mounts: Some(options.mounts.iter().map(mount).chain(files).collect()),
         init: Some(options.init),
         readonly_rootfs: Some(options.read_only),
         nano_cpus: options.resources.nano_cpus,
@@ -139,10 +152,9 @@ fn host(spec: &ServiceSpec, options: &DockerOptions, reach: Reach) -> HostConfig
 }
 
 /// A service of this machine alone is published to this machine alone.
-fn bindings(spec: &ServiceSpec, reach: Reach) -> Option<bollard::models::PortMap> {
+fn bindings(host: &str, reach: Reach) -> Option<bollard::models::PortMap> {
     let Reach::Published { inside, outside } = reach else { return None };
-    let loopback = spec.host == "localhost" || spec.host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    let address = if loopback { "127.0.0.1" } else { "" };
+    let address = if is_here(host) { "127.0.0.1" } else { "" };
     let binding = PortBinding { host_ip: Some(address.to_owned()), host_port: Some(outside.to_string()) };
     Some(HashMap::from([(format!("{inside}/tcp"), Some(vec![binding]))]))
 }
@@ -173,7 +185,7 @@ fn gpu(gpus: &Gpus) -> DeviceRequest {
 }
 
 /// Replaces `{port}`, `{host}` and `{replica}` wherever they stand, once; all other text stays.
-fn expand(text: &str, port: u16, host: &str, replica: u32) -> String {
+pub(crate) fn expand(text: &str, port: u16, host: &str, replica: u32) -> String {
     let known = [("{port}", port.to_string()), ("{host}", host.to_owned()), ("{replica}", replica.to_string())];
     let (mut expanded, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(c) = rest.chars().next() {

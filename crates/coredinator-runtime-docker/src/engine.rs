@@ -1,33 +1,42 @@
 //! The engine: one connection, its errors in coredinator's words, and what is asked of it in more than one place.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use bollard::{
-    Docker,
+    API_DEFAULT_VERSION, Docker,
     errors::Error,
-    models::ContainerSummary,
+    models::{ContainerInspectResponse, ContainerSummary},
     query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
 };
 use coredinator_core::{InstanceId, RuntimeError, RuntimeName, ServiceName, SharedClock};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use crate::{
-    DockerRuntime, labels,
+    DockerRuntime,
+    endpoint::{Endpoint, Surroundings},
+    labels,
     state::{Container, State},
 };
+
+/// The longest that the engine may take to begin an answer.
+const PATIENCE_SECONDS: u64 = 120;
 
 /// The way to the engine; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
-    host: Option<String>,
+    given: Option<String>,
     owner: Arc<str>,
     clock: SharedClock,
-    client: Arc<OnceCell<Docker>>,
+    /// The host of an engine on another machine, as it was when the runtime was made.
+    remote: Option<Arc<str>>,
+    client: Arc<Mutex<Option<Docker>>>,
 }
 
 impl Engine {
-    pub(crate) fn new(host: Option<String>, owner: &str, clock: SharedClock) -> Self {
-        Self { host, owner: owner.into(), clock, client: Arc::default() }
+    pub(crate) fn new(given: Option<String>, owner: &str, clock: SharedClock) -> Self {
+        let endpoint = Surroundings::here().endpoint(given.as_deref()).ok();
+        let remote = endpoint.as_ref().and_then(Endpoint::remote_host).map(Arc::from);
+        Self { given, owner: owner.into(), clock, remote, client: Arc::default() }
     }
 
     pub(crate) fn owner(&self) -> &str {
@@ -39,15 +48,51 @@ impl Engine {
     }
 
     /// The client, once the engine has said which version of its interface it speaks.
-    pub(crate) async fn client(&self) -> Result<&Docker, RuntimeError> {
-        let connect = || async {
-            let client = match &self.host {
-                Some(host) => Docker::connect_with_host(host),
-                None => Docker::connect_with_defaults(),
-            };
-            client?.negotiate_version().await
-        };
-        self.client.get_or_try_init(connect).await.map_err(|error| unavailable(&error))
+    pub(crate) async fn client(&self) -> Result<Docker, RuntimeError> {
+        let mut client = self.client.lock().await;
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        // Looked for each time: an engine may be installed while its services wait for it.
+        let endpoint = Surroundings::here().endpoint(self.given.as_deref()).map_err(|error| away(&error))?;
+        let connected = connect(&endpoint).map_err(|error| unavailable(&error))?;
+        let negotiated = connected.negotiate_version().await.map_err(|error| unavailable(&error))?;
+        Ok(client.insert(negotiated).clone())
+    }
+
+    /// Forgets what was agreed with the engine: another one, of another version, may answer next.
+    pub(crate) async fn lost(&self) {
+        *self.client.lock().await = None;
+    }
+
+    /// Where what is reached at `host` of the engine's machine is reached from here.
+    pub(crate) fn reached<'h>(&'h self, host: &'h str) -> &'h str {
+        self.remote.as_deref().filter(|_| is_here(host)).unwrap_or(host)
+    }
+
+    /// Whether the engine's machine is this one.
+    pub(crate) fn is_local(&self) -> bool {
+        self.remote.is_none()
+    }
+
+    /// The container of an instance as the engine tells it; `None` if there is none of ours.
+    pub(crate) async fn details(&self, id: &InstanceId) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        let Some(found) = self.find(id).await? else { return Ok(None) };
+        match self.client().await?.inspect_container(&found.id, None::<InspectContainerOptions>).await {
+            Ok(inspected) => Ok(Some(inspected)),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failed("cannot inspect a container", error)),
+        }
+    }
+
+    /// The services of which there is any container of ours, in order.
+    pub(crate) async fn services(&self) -> Result<Vec<ServiceName>, RuntimeError> {
+        let listed = self.containers(&[]).await?;
+        let name = |one: ContainerSummary| ServiceName::new(one.labels?.get(labels::SERVICE)?).ok();
+        let mut services: Vec<ServiceName> = listed.into_iter().filter_map(name).collect();
+        services.sort();
+        services.dedup();
+        Ok(services)
     }
 
     /// All containers of ours with these labels beside the owner's, in any state.
@@ -141,8 +186,37 @@ fn unavailable(error: &Error) -> RuntimeError {
         message = format!("{message}: {inner}");
         cause = inner.source();
     }
+    away(&message)
+}
+
+fn away(message: &str) -> RuntimeError {
     let runtime = RuntimeName::new(DockerRuntime::NAME).unwrap_or_else(|_| unreachable!("a DNS label"));
     RuntimeError::Unavailable { runtime, message: format!("the Docker engine cannot be reached: {message}") }
+}
+
+/// Whether a host name stands for the machine itself.
+pub(crate) fn is_here(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn connect(endpoint: &Endpoint) -> Result<Docker, Error> {
+    match endpoint {
+        Endpoint::Socket(path) => {
+            Docker::connect_with_unix(&path.to_string_lossy(), PATIENCE_SECONDS, API_DEFAULT_VERSION)
+        }
+        Endpoint::Plain(address) => Docker::connect_with_http(address, PATIENCE_SECONDS, API_DEFAULT_VERSION),
+        #[cfg(feature = "tls")]
+        Endpoint::Tls(address, certificates) => {
+            // Another part of the program may have chosen already; then that counts.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let crate::endpoint::Certificates { authority, certificate, key } = certificates;
+            Docker::connect_with_ssl(address, key, certificate, authority, PATIENCE_SECONDS, API_DEFAULT_VERSION)
+        }
+        #[cfg(not(feature = "tls"))]
+        Endpoint::Tls(address, _) => Err(Error::UnsupportedURISchemeError {
+            uri: format!("{address} over TLS, which this build leaves out (feature tls)"),
+        }),
+    }
 }
 
 /// An error of a call: refused by the engine, or the engine was not reached.

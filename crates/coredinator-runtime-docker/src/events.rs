@@ -107,6 +107,8 @@ async fn listen(engine: Engine, hints: broadcast::Sender<Hint>) {
             }
             Err(error) => debug!(%error, "the Docker engine is still away"),
         }
+        // Another engine may answer next time, of another version.
+        engine.lost().await;
         time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -47,7 +47,7 @@ impl Tags {
     }
 
     /// The labels of what `request` starts: ours, which win, over the spec's own.
-    pub(crate) fn write(request: &StartRequest, owner: &str, port: u16) -> HashMap<String, String> {
+    pub(crate) fn write(request: &StartRequest, owner: &str, host: &str, port: u16) -> HashMap<String, String> {
         let spec = &request.spec;
         let mut labels: HashMap<_, _> = spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         labels.extend(
@@ -57,7 +57,7 @@ impl Tags {
                 (INSTANCE, request.id.to_string()),
                 (REPLICA, request.replica.to_string()),
                 (SPEC, spec_hash(spec)),
-                (HOST, spec.host.clone()),
+                (HOST, host.to_owned()),
                 (PORT, port.to_string()),
             ]
             .map(|(key, value)| (key.to_owned(), value)),

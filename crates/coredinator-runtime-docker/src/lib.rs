@@ -41,14 +41,18 @@
 
 mod config;
 mod container;
+mod endpoint;
 mod engine;
 mod events;
+mod exec;
+mod files;
 mod labels;
 mod logs;
 mod options;
 mod ports;
 mod runtime;
 mod shared;
+mod shown;
 mod size;
 mod state;
 

@@ -1,19 +1,22 @@
 //! The runtime itself: the trait over [`Shared`].
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use bollard::models::ContainerInspectResponse;
 use coredinator_core::{
-    FieldError, InstanceRef, LogQuery, LogStream, Observation, ObservationStream, Runtime, RuntimeCapabilities,
-    RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec, StartRequest, Started, StopRequest,
+    ExecOutcome, ExecRequest, FieldError, InstanceRef, LogQuery, LogStream, Observation, ObservationStream,
+    ProbeReport, Runtime, RuntimeCapabilities, RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec,
+    StartRequest, Started, StopRequest,
 };
 use futures_util::{StreamExt, stream};
 
 use crate::{
     config::DockerRuntimeOptions,
-    logs,
+    exec, files, logs,
     options::DockerOptions,
     shared::{self, Shared},
+    shown,
     state::{Container, State, next},
 };
 
@@ -43,7 +46,15 @@ impl Runtime for DockerRuntime {
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { scope: Scope::NodeLocal, adopts: true, exit_of_adopted: true, logs: true }
+        RuntimeCapabilities {
+            scope: if self.shared.engine.is_local() { Scope::NodeLocal } else { Scope::Cluster },
+            adopts: true,
+            exit_of_adopted: true,
+            logs: true,
+            exec: true,
+            native_health: true,
+            inspects: true,
+        }
     }
 
     fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError> {
@@ -95,6 +106,8 @@ impl Runtime for DockerRuntime {
     }
 
     async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        // What is made and about to be started is no left-over.
+        let _gate = self.shared.gate.write().await;
         for life in self.shared.engine.lives(service, None).await? {
             let id = life.id.unwrap_or_default();
             if let Some(Container { state: State::Ended(_) | State::Created, .. }) =
@@ -104,5 +117,36 @@ impl Runtime for DockerRuntime {
             }
         }
         Ok(())
+    }
+
+    async fn kept(&self) -> Result<Vec<ServiceName>, RuntimeError> {
+        self.shared.engine.services().await
+    }
+
+    async fn exec(&self, instance: &InstanceRef, request: ExecRequest) -> Result<ExecOutcome, RuntimeError> {
+        exec::run(&self.shared, instance, request).await
+    }
+
+    async fn native_health(&self, instance: &InstanceRef) -> Result<Option<ProbeReport>, RuntimeError> {
+        let found = self.shared.engine.details(&instance.id).await?;
+        let running =
+            |found: &ContainerInspectResponse| found.state.as_ref().is_some_and(|state| state.running == Some(true));
+        match found.filter(running) {
+            Some(found) => Ok(shown::health(&found)),
+            None => Err(RuntimeError::not_started("NotRunning", format!("{} does not run", instance.id))),
+        }
+    }
+
+    async fn inspect(&self, instance: &InstanceRef) -> Result<Option<serde_json::Value>, RuntimeError> {
+        Ok(self.shared.engine.details(&instance.id).await?.as_ref().map(shown::asked))
+    }
+
+    async fn deliver(&self, instance: &InstanceRef, file: &Path) -> Result<(), RuntimeError> {
+        match self.shared.engine.find(&instance.id).await? {
+            Some(Container { id, state: State::Running { .. }, .. }) => {
+                files::bring_again(&self.shared.engine, &id, file).await
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -26,7 +26,8 @@ use crate::{
     container::{self, Reach},
     engine::{Engine, failed, refused, said, status},
     events::Events,
-    labels,
+    exec::Hanging,
+    files, labels,
     options::{DockerOptions, Pull},
     ports::Ports,
     state::{Container, State},
@@ -44,11 +45,12 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) events: Events,
+    pub(crate) hanging: Hanging,
     ports: Ports,
     /// One instance is started by one caller at a time.
     locks: Vec<Mutex<()>>,
     /// A list waits for starts under way, and they for it: what is made and about to be started is no left-over.
-    gate: RwLock<()>,
+    pub(crate) gate: RwLock<()>,
 }
 
 impl Shared {
@@ -57,6 +59,7 @@ impl Shared {
         Self {
             events: Events::new(engine.clone()),
             engine,
+            hanging: Hanging::default(),
             ports: Ports::new(options.ports),
             locks: (0..256).map(|_| Mutex::default()).collect(),
             gate: RwLock::default(),
@@ -123,12 +126,14 @@ impl Shared {
         let client = self.engine.client().await?;
         let name = labels::name(&request.id, self.engine.owner());
         let named = CreateContainerOptionsBuilder::new().name(&name).build();
-        let body = container::body(request, options, self.engine.owner(), reach);
+        let host = self.engine.reached(&request.spec.host);
+        let body = container::body(request, options, self.engine.owner(), host, reach);
         let made = client.create_container(Some(named), body).await.map_err(|error| match status(&error) {
             Some(409) => RuntimeError::not_started("NameTaken", format!("the name {name} is another container's")),
             _ => refused(&error),
         })?;
         let joined = async {
+            files::bring(&self.engine, &made.id, request, options).await?;
             for network in options.networks.iter().skip(1) {
                 let request = NetworkConnectRequest {
                     container: made.id.clone(),
@@ -139,7 +144,7 @@ impl Shared {
             self.run(&made.id).await
         };
         let outcome = joined.await;
-        if matches!(outcome, Err(RuntimeError::NotStarted { .. })) {
+        if matches!(outcome, Err(RuntimeError::NotStarted { .. } | RuntimeError::Internal { .. })) {
             self.engine.remove(&made.id).await?;
         }
         outcome

@@ -88,6 +88,11 @@ impl Instance {
         }
     }
 
+    /// Whether its leader lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.fd.is_alive()
+    }
+
     /// Registers with the reactor of the current tokio runtime.
     pub(crate) fn watched(self: &Arc<Self>) -> std::io::Result<AsyncFd<Watched>> {
         #[expect(unsafe_code, reason = "tokio leaves it to the caller that the descriptor stays open and the same")]

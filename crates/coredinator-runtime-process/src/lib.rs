@@ -21,6 +21,9 @@
 //! - The program is looked for along its own `PATH`, or, if its name holds a `/`, from its working directory.
 //! - Files for its output, appended to (see below). Where they cannot be opened it runs all the same, and a warning says so.
 //!
+//! A command inside an instance runs with the variables and in the directory of its leader, as the kernel tells them, in a
+//! process group of its own.
+//!
 //! # How it is known
 //! While coredinator lives, by a pidfd: the kernel tells the end, and no signal can reach another process. For good, by pid,
 //! start time and boot id together, which are the stored handle. In between (it runs, and its handle was never stored) by
@@ -51,6 +54,7 @@
 mod census;
 mod command;
 mod descriptors;
+mod exec;
 mod handle;
 mod instance;
 mod logs;

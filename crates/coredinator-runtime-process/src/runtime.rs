@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use coredinator_core::{
-    Exit, FieldError, InstanceRef, LogQuery, LogStream, Observation, ObservationStream, Runtime, RuntimeCapabilities,
-    RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec, StartRequest, Started, StopRequest, unknown_options,
+    ExecOutcome, ExecRequest, Exit, FieldError, InstanceRef, LogQuery, LogStream, Observation, ObservationStream,
+    Runtime, RuntimeCapabilities, RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec, StartRequest, Started,
+    StopRequest, unknown_options,
 };
 use futures_util::{StreamExt, stream};
 use rustix::process::Signal;
@@ -14,6 +15,7 @@ use tracing::warn;
 
 use crate::{
     census::Found,
+    exec::{self, Surroundings},
     instance::VANISH,
     logs,
     options::ProcessRuntimeOptions,
@@ -120,7 +122,15 @@ impl Runtime for ProcessRuntime {
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities { scope: Scope::NodeLocal, adopts: true, exit_of_adopted: self.keeps_exits, logs: true }
+        RuntimeCapabilities {
+            scope: Scope::NodeLocal,
+            adopts: true,
+            exit_of_adopted: self.keeps_exits,
+            logs: true,
+            exec: true,
+            native_health: false,
+            inspects: true,
+        }
     }
 
     fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError> {
@@ -188,5 +198,23 @@ impl Runtime for ProcessRuntime {
         let service = service.clone();
         let failed = |error| RuntimeError::internal("cannot remove the logs", error);
         self.blocking(move |shared| shared.logs.forget(&service).map_err(failed)).await
+    }
+
+    async fn kept(&self) -> Result<Vec<ServiceName>, RuntimeError> {
+        let failed = |error| RuntimeError::internal("cannot look for logs", error);
+        self.blocking(move |shared| shared.logs.services().map_err(failed)).await
+    }
+
+    async fn exec(&self, instance: &InstanceRef, request: ExecRequest) -> Result<ExecOutcome, RuntimeError> {
+        let not_running = || RuntimeError::not_started("NotRunning", format!("{} does not run", instance.id));
+        let Place::Running(running) = self.resolve(instance.clone()).await? else { return Err(not_running()) };
+        let asked = Arc::clone(&running);
+        let surroundings = self.blocking(move |_| Ok(Surroundings::of(&asked))).await?;
+        exec::run(&running, surroundings.ok_or_else(not_running)?, request).await
+    }
+
+    async fn inspect(&self, instance: &InstanceRef) -> Result<Option<serde_json::Value>, RuntimeError> {
+        let Place::Running(running) = self.resolve(instance.clone()).await? else { return Ok(None) };
+        self.blocking(move |_| Ok(exec::inspect(&running))).await
     }
 }

@@ -310,6 +310,9 @@ impl Actor {
             Input::Observed { replica, id, observation: Observation::Exited(exit) } => {
                 self.machine.exited(replica, &id, exit, &desired, now, random);
             }
+            Input::Observed { replica, id, observation: Observation::NotStarted(reason) } => {
+                self.machine.not_started(replica, &id, reason, &desired, now, random);
+            }
             Input::Observed { replica, id, observation } => self.machine.observed(replica, &id, &observation, now),
             Input::StopFailed { replica, id, reason } => self.machine.stop_failed(replica, &id, reason, now),
             Input::Written { result, written } => self.written(result, written, &desired, now),
@@ -416,7 +419,7 @@ impl Actor {
                 let observe = async {
                     let mut observations = runtime.watch(&instance);
                     while let Some(observation) = observations.next().await {
-                        let ended = matches!(observation, Observation::Exited(_));
+                        let ended = matches!(observation, Observation::Exited(_) | Observation::NotStarted(_));
                         let (id, replica) = (instance.id.clone(), instance.replica);
                         if sender.send(Input::Observed { replica, id, observation }).is_err() || ended {
                             return true;

@@ -396,6 +396,11 @@ impl Machine {
         let state = slot.record.state;
         match observation {
             Observation::Waiting(reason) if matches!(state, InstanceState::Starting | InstanceState::Running) => {
+                // How far it has come is told by the reason; an event tells what it has come to.
+                if state != InstanceState::Starting || slot.record.reason.code != reason.code {
+                    let event = NewEvent::normal(&self.service, &reason.code, reason.message.clone());
+                    self.events.push(event.about(replica, Some(id.clone())));
+                }
                 slot.enter(InstanceState::Starting, reason.clone(), now);
                 self.changed.push(replica);
             }
@@ -403,7 +408,34 @@ impl Machine {
                 let message = said("started", started);
                 self.run(replica, started.clone(), "Started", message, now);
             }
-            Observation::Waiting(_) | Observation::Running(_) | Observation::Exited(_) => {}
+            Observation::Waiting(_) | Observation::Running(_) | Observation::Exited(_) | Observation::NotStarted(_) => {
+            }
+        }
+    }
+
+    /// The runtime could not start an instance after all that it had taken on.
+    pub(crate) fn not_started(
+        &mut self,
+        replica: u32,
+        id: &InstanceId,
+        reason: Reason,
+        desired: &Desired,
+        now: Now,
+        random: f64,
+    ) {
+        let Some(slot) = self.slots.get_mut(&replica).filter(|slot| slot.is(id)) else { return };
+        match slot.record.state {
+            InstanceState::Starting if !slot.busy => {
+                slot.record.pid = None;
+                slot.record.handle = None;
+                self.end(replica, &Ending::NotStarted(reason), desired, now, random);
+            }
+            // It was being stopped meanwhile, or counted as running: whatever it was, nothing of it is left.
+            state if state.is_live() => {
+                let exit = Exit { code: None, signal: None, oom_killed: false, at: now.wall };
+                self.exited(replica, id, exit, desired, now, random);
+            }
+            _ => {}
         }
     }
 

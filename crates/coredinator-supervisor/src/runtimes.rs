@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use coredinator_core::{FieldError, Runtime, RuntimeName, ServiceSpec, field};
+use coredinator_core::{FieldError, Runtime, RuntimeName, ServiceSpec, field, validate_spec};
 
 /// A set of runtimes. Cheap to clone.
 #[derive(Clone, Default, Debug)]
@@ -30,7 +30,7 @@ impl Runtimes {
     pub fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError> {
         let Some(name) = &spec.runtime else { return Vec::new() };
         if let Some(runtime) = self.0.get(name) {
-            return runtime.validate(spec);
+            return validate_spec(runtime.as_ref(), spec);
         }
         let known: Vec<&str> = self.0.keys().map(RuntimeName::as_str).collect();
         let error = FieldError::new("/runtime", format!("unknown runtime {:?}", name.as_str()));

@@ -116,7 +116,8 @@ async fn list(
     loop {
         let mut records = records_of(&context.registry, &name);
         records.retain(|(service, _), _| meant(service));
-        let known: Vec<InstanceRef> = records.values().filter(|r| r.state.is_live()).filter_map(reference).collect();
+        let known: Vec<InstanceRef> =
+            records.values().filter(|r| r.state.is_live()).filter_map(InstanceRecord::reference).collect();
         match runtime.list(&known).await {
             Ok(mut found) => {
                 found.retain(|started| meant(&started.instance.service));
@@ -174,15 +175,6 @@ async fn sleep_until(then: Option<tokio::time::Instant>) {
 /// Whether there is anything to supervise: a managed service, or what is left of one that is external by now.
 fn concerns(view: &ServiceView) -> bool {
     view.record.spec.is_managed() || !view.instances.is_empty()
-}
-
-fn reference(record: &InstanceRecord) -> Option<InstanceRef> {
-    Some(InstanceRef {
-        id: record.id.clone()?,
-        service: record.service.clone(),
-        replica: record.replica,
-        handle: record.handle.clone(),
-    })
 }
 
 /// The one task that makes actors and tells them when to look.

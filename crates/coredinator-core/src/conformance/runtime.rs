@@ -39,6 +39,7 @@
 
 mod adoption;
 mod ends;
+mod inside;
 mod output;
 mod starts;
 
@@ -80,6 +81,41 @@ pub enum Workload {
     CannotStart,
 }
 
+/// Something for a command inside an instance to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Prints the numbers from 1 to `lines`, a line each, to standard output, and ends with this exit code.
+    Prints {
+        /// How many lines.
+        lines: u32,
+        /// The code.
+        code: u8,
+    },
+    /// Prints the value of a variable, and a line end.
+    Tells(&'static str),
+    /// Prints a word, which may hold placeholders, and a line end.
+    Says(&'static str),
+    /// Runs until it is killed.
+    Hangs,
+    /// Cannot be run: there is no such program.
+    CannotRun,
+}
+
+impl Errand {
+    /// The command for it where there is a POSIX shell with `seq` and `sleep`.
+    #[must_use]
+    pub fn by_shell(self) -> Vec<String> {
+        let script = match self {
+            Self::Prints { lines, code } => format!("seq {lines}; exit {code}"),
+            Self::Tells(name) => format!("echo \"${name}\""),
+            Self::Says(word) => format!("echo '{word}'"),
+            Self::Hangs => "sleep 1000".to_owned(),
+            Self::CannotRun => return vec!["/is/not/there".to_owned()],
+        };
+        ["sh", "-c", &script].map(str::to_owned).to_vec()
+    }
+}
+
 type Reopen = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Runtime>> + Send + Sync>;
 
 /// A fresh runtime for one case that looks after nothing yet, what it should run, and what cleans up after it.
@@ -87,6 +123,7 @@ pub struct Subject {
     // Fields are dropped in this order: the runtime before what it stands on.
     runtime: Arc<dyn Runtime>,
     workload: fn(Workload) -> Value,
+    errand: fn(Errand) -> Vec<String>,
     reopen: Option<Reopen>,
     guard: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -94,7 +131,14 @@ pub struct Subject {
 impl Subject {
     /// A fresh runtime. `workload` answers the document of a service (without a name) that does what is asked.
     pub fn new(runtime: impl IntoRuntime, workload: fn(Workload) -> Value) -> Self {
-        Self { runtime: runtime.into_runtime(), workload, reopen: None, guard: None }
+        Self { runtime: runtime.into_runtime(), workload, errand: Errand::by_shell, reopen: None, guard: None }
+    }
+
+    /// What a command inside an instance is to be, where it is not [`Errand::by_shell`].
+    #[must_use]
+    pub fn running(mut self, errand: fn(Errand) -> Vec<String>) -> Self {
+        self.errand = errand;
+        self
     }
 
     /// How a new runtime with the same identity is made, as after a crash; one that adopts must have it.
@@ -286,7 +330,25 @@ cases! {
         an_adopted_instance_stops_without_being_listed_first,
         what_ended_meanwhile_is_told_so,
     ],
+    inside: |_| true => [
+        what_a_runtime_does_not_do_it_says,
+    ],
+    inside: |capabilities| capabilities.exec => [
+        a_command_runs_inside,
+        what_a_command_writes_is_bounded,
+        a_command_that_is_not_there_is_told,
+        a_command_given_up_holds_up_nothing,
+        a_command_runs_inside_what_was_adopted,
+        in_what_is_gone_no_command_runs,
+    ],
+    inside: |capabilities| capabilities.native_health => [
+        health_of_its_own_is_told_while_there_is_something,
+    ],
+    inside: |capabilities| capabilities.inspects => [
+        what_was_asked_is_shown_without_secrets,
+    ],
     output: |capabilities| capabilities.logs => [
+        what_is_kept_of_a_service_can_be_forgotten,
         printed_lines_are_read_back_in_order,
         a_tail_is_the_newest_lines,
         following_goes_on_over_a_restart,

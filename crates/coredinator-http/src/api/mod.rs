@@ -21,6 +21,7 @@ mod discovery;
 mod edge;
 mod events;
 mod health;
+mod inspect;
 mod logs;
 mod metrics;
 pub mod model;
@@ -58,6 +59,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/scale", put(commands::scale))
         .route("/heartbeat", post(commands::heartbeat))
         .route("/logs", get(logs::logs))
+        .route("/inspect", get(inspect::inspect))
         .route("/endpoints", get(discovery::endpoints));
     let of_agent = Router::new()
         .route("/", get(agents::get).delete(agents::deregister))

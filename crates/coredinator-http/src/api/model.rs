@@ -424,3 +424,32 @@ pub struct ProblemDocument {
     #[schema(value_type = Vec<schema::FieldError>)]
     pub errors: Vec<FieldError>,
 }
+
+/// What was really asked for a service's instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Inspected {
+    /// The service.
+    #[schema(value_type = String, example = "corerl")]
+    pub service: ServiceName,
+    /// What it is declared to run as.
+    #[schema(value_type = String, example = "docker")]
+    pub runtime: RuntimeName,
+    /// Those that live.
+    pub instances: Vec<InspectedInstance>,
+}
+
+/// What was really asked for one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InspectedInstance {
+    /// Which replica of the service it is.
+    pub replica: u32,
+    /// Its id.
+    #[schema(value_type = Option<String>)]
+    pub id: Option<InstanceId>,
+    /// What runs it.
+    #[schema(value_type = String, example = "docker")]
+    pub runtime: RuntimeName,
+    /// In the words of what runs it; `null`: it knows of no such instance (yet, or any more).
+    #[schema(value_type = Option<Object>)]
+    pub asked: Option<serde_json::Value>,
+}

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{agents, commands, coordination, discovery, events, health, logs, metrics, services};
+use super::{agents, commands, coordination, discovery, events, health, inspect, logs, metrics, services};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,6 +26,7 @@ use super::{agents, commands, coordination, discovery, events, health, logs, met
         commands::scale,
         commands::heartbeat,
         logs::logs,
+        inspect::inspect,
         discovery::endpoints,
         discovery::prometheus,
         events::events,

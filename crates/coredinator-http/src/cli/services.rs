@@ -117,7 +117,13 @@ pub async fn describe(client: &Client, output: &Output, args: &NamesArgs) -> Res
         }
         let its = |agent: &&Value| text(agent, "service") == name.as_str();
         let agents: Vec<&Value> = agents.iter().flat_map(|known| list(known, "agents")).filter(its).collect();
-        described.push(json!({ "service": service, "health": health, "agents": agents }));
+        // A runtime that is away, or shows nothing, is no reason to tell nothing either.
+        let asked = match text(&service, "runtime") {
+            "" => Value::Null,
+            _ => client.get(&format!("/services/{}/inspect", encode(name))).await.unwrap_or_default(),
+        };
+        let asked = asked.get("instances").cloned().unwrap_or_else(|| json!([]));
+        described.push(json!({ "service": service, "health": health, "agents": agents, "asked": asked }));
     }
     let names: Vec<&str> = args.names.iter().map(String::as_str).collect();
     let value = match described.as_slice() {
@@ -128,7 +134,7 @@ pub async fn describe(client: &Client, output: &Output, args: &NamesArgs) -> Res
         let now = SystemClock.now();
         let texts: Vec<String> = described
             .iter()
-            .map(|one| view::described(&one["service"], &one["health"], list(one, "agents"), now))
+            .map(|one| view::described(&one["service"], &one["health"], list(one, "agents"), list(one, "asked"), now))
             .collect();
         texts.join("\n")
     })

@@ -11,6 +11,7 @@ use super::{
     paint::{Colour, clean, paint, status},
     services::text,
     table::table,
+    yaml,
 };
 
 /// What stands where there is nothing.
@@ -163,9 +164,10 @@ fn last_exit(instance: &Value, now: Timestamp) -> String {
     format!("{how}, {}", when(exit, "at", now))
 }
 
-/// Everything about one service: `service` as the API shows it, `health` as its health route does.
+/// Everything about one service: `service` as the API shows it, `health` as its health route does, `asked` as what was really
+/// asked for its instances.
 #[must_use]
-pub fn described(service: &Value, health: &Value, agents: &[Value], now: Timestamp) -> String {
+pub fn described(service: &Value, health: &Value, agents: &[Value], asked: &[Value], now: Timestamp) -> String {
     let word = |key: &str| clean(text(service, key)).into_owned();
     let mut out = String::new();
     line(&mut out, "Name:", &paint(Colour::Bold, &word("name")));
@@ -202,6 +204,14 @@ pub fn described(service: &Value, health: &Value, agents: &[Value], now: Timesta
     if !agents.is_empty() {
         out.push_str("\nAgents\n");
         out.push_str(&coordination_view::agents(agents, false, now));
+    }
+    // Of replicas that are alike, one is enough; all are in the output as YAML or JSON.
+    if let Some(one) = asked.iter().find(|one| one.get("asked").is_some_and(Value::is_object)) {
+        let runtime = clean(text(one, "runtime")).into_owned();
+        out.push_str(&format!("\nAsked of runtime {runtime} (replica {})\n", count(one, "replica")));
+        for line in yaml::write(&one["asked"]).lines() {
+            out.push_str(&format!("  {}\n", clean(line)));
+        }
     }
     out
 }
@@ -337,8 +347,10 @@ coreio  healthy      1         -       -  -        [::1]:8001
             let instance = json!({"replica": 0, "state": state, "host": "localhost", "port": 20000});
             let service = json!({"name": "once", "status": "completed", "runtime": "process", "host": "localhost",
                 "port": 20000, "ready": 0, "replicas": 1, "instances": [instance]});
-            let texts =
-                [services(std::slice::from_ref(&service), false, now()), described(&service, &json!({}), &[], now())];
+            let texts = [
+                services(std::slice::from_ref(&service), false, now()),
+                described(&service, &json!({}), &[], &[], now()),
+            ];
             texts.map(|text| finish(&text, false).contains("localhost:20000"))
         };
         for state in ["pending", "backoff", "stopped", "completed", "failed"] {
@@ -378,7 +390,7 @@ Checks
 #  KIND    PROBE  STATUS   CHECKED  RESPONSE  FAILED  FOUND
 0  health  http   healthy  3s ago       45ms  1 of 9  HTTP 200
 ";
-        assert_eq!(finish(&described(&corerl(), &health, &[], now()), false), wanted);
+        assert_eq!(finish(&described(&corerl(), &health, &[], &[], now()), false), wanted);
     }
 
     #[test]
@@ -386,7 +398,7 @@ Checks
         for odd in [json!({}), json!(null), json!([1]), json!({"instances": [3, {}], "labels": [], "port": "x"})] {
             let texts = [
                 services(std::slice::from_ref(&odd), true, now()),
-                described(&odd, &odd, std::slice::from_ref(&odd), now()),
+                described(&odd, &odd, std::slice::from_ref(&odd), std::slice::from_ref(&odd), now()),
                 event(&odd, true, now()),
                 log_line("a", &odd, 3, true),
             ];
@@ -398,7 +410,7 @@ Checks
     fn a_service_is_told_with_its_agents() {
         let agent =
             json!({"agent_id": "tank", "group": "default", "state": "silent", "priority": 2, "service": "corerl"});
-        let told = finish(&described(&corerl(), &json!({}), &[agent], now()), false);
+        let told = finish(&described(&corerl(), &json!({}), &[agent], &[], now()), false);
         let told = told.split_once("\nAgents\n").map(|(_, agents)| agents);
         assert_eq!(
             told,
@@ -419,5 +431,15 @@ Checks
             "1m ago    corerl-1              BackOff           exited\n"
         );
         assert!(finish(&event(&happened, true, now()), false).starts_with("2026-01-01T11:59:00.000Z  "));
+    }
+
+    #[test]
+    fn what_was_asked_is_described_once() {
+        let asked =
+            |replica: u32| json!({"replica": replica, "runtime": "docker", "asked": {"Image": "a:1", "Env": ["A=b"]}});
+        let gone = json!({"replica": 0, "runtime": "docker", "asked": null});
+        let told = finish(&described(&corerl(), &json!({}), &[], &[gone, asked(1), asked(2)], now()), false);
+        let end = "\nAsked of runtime docker (replica 1)\n  Env:\n    - A=b\n  Image: a:1\n";
+        assert!(told.ends_with(end), "{told}");
     }
 }

@@ -10,6 +10,7 @@ use coredinator_coord::{CoordinationConfig, Strategies};
 use coredinator_core::{
     CheckTiming, FieldError, HealthCheck, ProbeSpec, Runtime, ServiceSpec, SpecDefaults,
     field::{FieldReader, join, kind, nearest},
+    validate_spec,
 };
 use serde_json::{Map, Value};
 
@@ -103,7 +104,7 @@ impl<'a> Checks<'a> {
         self.with_runtime_check(move |spec| {
             let Some(wanted) = &spec.runtime else { return Vec::new() };
             if let Some(runtime) = runtimes.iter().find(|runtime| runtime.name() == *wanted) {
-                return runtime.validate(spec);
+                return validate_spec(runtime.as_ref(), spec);
             }
             let known: Vec<String> = runtimes.iter().map(|runtime| runtime.name().to_string()).collect();
             vec![unknown_runtime(wanted.as_str(), &known)]
@@ -525,9 +526,12 @@ pub(super) fn place(spec: &mut ServiceSpec, folder: &Path) {
         place_program(&mut spec.command, &working_dir);
         spec.working_dir = Some(working_dir);
     }
+    // What runs inside of a container or the like is found there.
+    let local = spec.runtime.as_ref().is_none_or(|runtime| runtime.as_str() == LOCAL_RUNTIME);
     for check in [&mut spec.health_check, &mut spec.readiness_check].into_iter().flatten() {
-        if let ProbeSpec::Command { command } = &mut check.probe {
-            place_program(command, folder);
+        match &mut check.probe {
+            ProbeSpec::Command { command, beside } if local || *beside => place_program(command, folder),
+            _ => {}
         }
     }
 }

@@ -19,4 +19,4 @@ pub use check::{CheckKey, CheckKind, CheckSpec, Transition};
 pub use hysteresis::Hysteresis;
 pub use lateness::LatenessStats;
 pub use monitor::{HealthMonitor, MonitorOptions};
-pub use probes::{CommandProbe, HttpProbe, ProbeRegistry, TcpProbe};
+pub use probes::{CommandProbe, HttpProbe, NativeProbe, ProbeRegistry, ProbedRuntimes, TcpProbe};

@@ -307,7 +307,8 @@ impl Parts {
             };
             let target = ProbeTarget {
                 service: spec.name.clone(),
-                instance: key.instance.clone(),
+                instance: instance.and_then(InstanceRecord::reference),
+                runtime: instance.map(|i| i.runtime.clone()),
                 host: instance.map_or_else(|| spec.host.clone(), |i| i.host.clone()),
                 port: instance.map_or(spec.port, |i| i.port),
                 spec: Arc::new(of.probe.clone()),

@@ -18,7 +18,7 @@ fn made(document: Value) -> (Option<Reach>, Value) {
         preferred_port: None,
         environment: BTreeMap::from([("COREDINATOR_URL".to_owned(), "http://x".to_owned())]),
     };
-    (reach, json!(body(&request, &options, "me", reach.unwrap_or(Reach::Machine(9)))))
+    (reach, json!(body(&request, &options, "me", &request.spec.host, reach.unwrap_or(Reach::Machine(9)))))
 }
 
 #[test]

@@ -294,6 +294,55 @@ fn what_was_only_taken_on_is_starting_until_it_is_seen_to_run() {
 }
 
 #[test]
+fn what_was_taken_on_and_could_not_be_started_is_tried_again_by_policy() {
+    let mut world = World::new(&json!({"restart_policy": "on-failure:1"}));
+    let (waiting, cannot) = (
+        |message: &str| Observation::Waiting(Reason::new("Pulling", message)),
+        || Reason::new("ImagePullFailed", "cannot pull a:1"),
+    );
+    for restarts in [1, 1] {
+        for step in world.reconcile() {
+            let Step::Start { id, .. } = step else { panic!("expected a start, but saw {step:?}") };
+            let instance =
+                InstanceRef { id: id.clone(), service: world.machine.service.clone(), replica: 0, handle: None };
+            let (host, started_at) = (String::new(), world.now.wall);
+            let started = Started { instance, pid: None, host, port: 0, started_at, running: false };
+            let outcome = StartOutcome::Started(started);
+            world.machine.started(0, &id, outcome, &world.desired, world.now, 0.5);
+        }
+        let id = world.id(0);
+        for message in ["0 of 10 MB", "5 of 10 MB", "10 of 10 MB"] {
+            world.machine.observed(0, &id, &waiting(message), world.now);
+            assert_eq!(world.record(0).reason.message, message, "how far it is, is told");
+        }
+        let told = world.machine.take_changes().1.iter().filter(|event| event.reason.code == "Pulling").count();
+        assert_eq!(told, 1, "that it is pulled is told once");
+        world.machine.not_started(0, &id, cannot(), &world.desired, world.now, 0.5);
+        assert_eq!(world.record(0).restarts, restarts);
+        world.machine.not_started(0, &id, cannot(), &world.desired, world.now, 0.5);
+        assert_eq!(world.record(0).restarts, restarts, "told twice, it counts once");
+    }
+    assert_eq!((world.state(0), world.record(0).restarts), (InstanceState::Failed, 1), "{:?}", world.record(0));
+}
+
+#[test]
+fn what_is_stopped_while_it_is_being_taken_on_is_stopped() {
+    let mut world = World::new(&json!({}));
+    world.reconcile();
+    let id = world.id(0);
+    let instance = InstanceRef { id: id.clone(), service: world.machine.service.clone(), replica: 0, handle: None };
+    let (host, started_at) = (String::new(), world.now.wall);
+    let started = Started { instance, pid: None, host, port: 0, started_at, running: false };
+    world.machine.started(0, &id, StartOutcome::Started(started), &world.desired, world.now, 0.5);
+    world.intend(|intent| intent.stopped = true);
+    world.desired.wanted = 0;
+    assert!(matches!(world.reconcile()[..], [Step::Stop { .. }]));
+    let reason = Reason::new("ImagePullFailed", "cannot pull a:1");
+    world.machine.not_started(0, &id, reason, &world.desired, world.now, 0.5);
+    assert_eq!(world.state(0), InstanceState::Stopped);
+}
+
+#[test]
 fn scaling_down_forgets_the_replica_and_shutting_down_does_not() {
     let mut world = World::new(&json!({"replicas": 2}));
     world.settle();

@@ -97,3 +97,14 @@ pub(super) async fn a_forgotten_service_has_no_output(subject: &mut Subject) {
     let never = ServiceName::new("never-was").expect("a DNS label");
     within("forgetting", subject.runtime.forget(&never)).await.expect("there is nothing to forget");
 }
+
+pub(super) async fn what_is_kept_of_a_service_can_be_forgotten(subject: &mut Subject) {
+    let started = printed(subject, 0, 5).await;
+    let service = &started.instance.service;
+    let kept = async || within("a look at what is kept", subject.runtime.kept()).await.expect("it is told");
+    assert_eq!(kept().await, std::slice::from_ref(service));
+    subject.stop(&started, StopRequest::KILL).await;
+    assert_eq!(kept().await, std::slice::from_ref(service), "output outlives its instance");
+    within("forgetting", subject.runtime.forget(service)).await.expect("a service is forgotten");
+    assert_eq!(kept().await, []);
+}

@@ -3,19 +3,32 @@
 use std::{io, process::Stdio};
 
 use async_trait::async_trait;
-use coredinator_core::{FieldError, HealthProbe, Outcome, ProbeError, ProbeReport, ProbeSpec, ProbeTarget};
+use coredinator_core::{
+    ExecRequest, FieldError, HealthProbe, Outcome, ProbeError, ProbeReport, ProbeSpec, ProbeTarget,
+};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{net::unix::pipe, process::Command};
 
-use super::wrong_kind;
+use super::{ProbedRuntimes, wrong_kind};
 
-/// Runs a command beside coredinator: exit 0 passes, 1 warns, anything else fails.
+/// Runs a command: exit 0 passes, 1 warns, anything else fails. The first 4 KiB of what it writes are the message.
 ///
-/// `{host}` and `{port}` in its arguments are expanded; its environment has `COREDINATOR_SERVICE` and, for an instance,
-/// `COREDINATOR_INSTANCE_ID`. Its standard input is empty; the first 4 KiB of what it writes are the message. It runs in
-/// a process group of its own, which is killed as a whole when the command has ended, and when the check is given up.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CommandProbe;
+/// Inside the instance, where its runtime runs commands there and the check does not ask for `beside`. Else beside
+/// coredinator: `{host}` and `{port}` in its arguments are expanded then, its environment has `COREDINATOR_SERVICE` and, for
+/// an instance, `COREDINATOR_INSTANCE_ID`, and its standard input is empty. It runs in a process group of its own, which is
+/// killed as a whole when the command has ended, and when the check is given up.
+#[derive(Debug, Clone, Default)]
+pub struct CommandProbe {
+    runtimes: ProbedRuntimes,
+}
+
+impl CommandProbe {
+    /// One that runs commands inside the instances of these runtimes.
+    #[must_use]
+    pub fn new(runtimes: ProbedRuntimes) -> Self {
+        Self { runtimes }
+    }
+}
 
 #[async_trait]
 impl HealthProbe for CommandProbe {
@@ -25,7 +38,7 @@ impl HealthProbe for CommandProbe {
 
     fn validate(&self, spec: &ProbeSpec) -> Vec<FieldError> {
         match spec {
-            ProbeSpec::Command { command } => match command.first() {
+            ProbeSpec::Command { command, .. } => match command.first() {
                 Some(program) if !program.is_empty() => Vec::new(),
                 _ => vec![FieldError::new("/command", "must name a program")],
             },
@@ -34,9 +47,18 @@ impl HealthProbe for CommandProbe {
     }
 
     async fn check(&self, target: &ProbeTarget) -> Result<ProbeReport, ProbeError> {
-        let ProbeSpec::Command { command } = &*target.spec else {
+        let ProbeSpec::Command { command, beside } = &*target.spec else {
             return Err(ProbeError { message: wrong_kind(&target.spec, "command").detail });
         };
+        if let Some((runtime, instance)) =
+            self.runtimes.of(target).filter(|(runtime, _)| !beside && runtime.capabilities().exec)
+        {
+            let request = ExecRequest { command: command.clone(), max_output: ProbeReport::MAX_MESSAGE };
+            let ended = runtime.exec(instance, request).await;
+            // An instance that is gone is being seen to by the supervisor; nothing follows from that here.
+            let ended = ended.map_err(|error| ProbeError { message: error.to_string() })?;
+            return Ok(report(ended.code, &ended.output));
+        }
         run(command, target).await.map_err(|error| {
             let program = command.first().map_or("", String::as_str);
             ProbeError { message: format!("cannot run {program:?}: {error}") }
@@ -59,7 +81,7 @@ async fn run(command: &[String], target: &ProbeTarget) -> io::Result<ProbeReport
         .process_group(0)
         .kill_on_drop(true);
     if let Some(instance) = &target.instance {
-        command.env("COREDINATOR_INSTANCE_ID", instance.as_str());
+        command.env("COREDINATOR_INSTANCE_ID", instance.id.as_str());
     }
     let mut child = command.spawn()?;
     // The command holds the pipe's writing end as long as it lives.
@@ -72,18 +94,23 @@ async fn run(command: &[String], target: &ProbeTarget) -> io::Result<ProbeReport
         error = output.drain(&reader) => return Err(error),
     };
     output.rest(&reader);
-    let outcome = match status.code() {
+    Ok(report(status.code(), &output.0))
+}
+
+/// What a command's end says; `None`: a signal ended it.
+fn report(code: Option<i32>, output: &[u8]) -> ProbeReport {
+    let outcome = match code {
         Some(0) => Outcome::Pass,
         Some(1) => Outcome::Warn,
         _ => Outcome::Fail,
     };
-    let text = String::from_utf8_lossy(&output.0);
+    let text = String::from_utf8_lossy(output);
     let text = text.trim();
-    Ok(match (text.is_empty(), status.code()) {
+    match (text.is_empty(), code) {
         (false, _) => ProbeReport::new(outcome, text),
         (true, Some(code)) => ProbeReport::new(outcome, format!("exited with code {code}")),
         (true, None) => ProbeReport::new(outcome, "ended by a signal"),
-    })
+    }
 }
 
 /// Kills the command's whole process group when dropped.

@@ -2,16 +2,21 @@
 
 mod command;
 mod http;
+mod native;
 mod pool;
 mod tcp;
 
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
-use coredinator_core::{FieldError, HealthCheck, HealthProbe, ProbeError, ProbeReport, ProbeSpec, field};
+use coredinator_core::{
+    FieldError, HealthCheck, HealthProbe, InstanceRef, ProbeError, ProbeReport, ProbeSpec, ProbeTarget, Runtime,
+    RuntimeName, field,
+};
 use tokio::net::TcpStream;
 
 pub use command::CommandProbe;
 pub use http::HttpProbe;
+pub use native::NativeProbe;
 pub use tcp::TcpProbe;
 
 /// Which probe carries out which kind of check. Cheap to clone.
@@ -25,10 +30,25 @@ impl ProbeRegistry {
         Self(Arc::default())
     }
 
-    /// `http`, `tcp` and `command`.
+    /// `http`, `tcp`, `command` and `native`. Until they are given [runtimes](Self::with_runtimes), commands run beside
+    /// coredinator, and nothing tells a health of its own.
     #[must_use]
     pub fn builtin() -> Self {
-        Self::empty().with(HttpProbe::new()).with(TcpProbe).with(CommandProbe)
+        Self::empty().with(HttpProbe::new()).with(TcpProbe).with_runtimes(ProbedRuntimes::default())
+    }
+
+    /// The same with probes that reach inside the instances of these runtimes, in place of the built-in ones.
+    #[must_use]
+    pub fn with_runtimes(self, runtimes: ProbedRuntimes) -> Self {
+        self.with(CommandProbe::new(runtimes.clone())).with(NativeProbe::new(runtimes))
+    }
+
+    /// The same with all probes of `others`, in place of those of their kinds.
+    #[must_use]
+    pub fn with_all(self, others: &Self) -> Self {
+        let mut probes = Arc::unwrap_or_clone(self.0);
+        probes.extend(others.0.iter().map(|(kind, probe)| (kind.clone(), Arc::clone(probe))));
+        Self(Arc::new(probes))
     }
 
     /// The same with `probe` under its kind, in place of one that is there already.
@@ -62,6 +82,23 @@ impl ProbeRegistry {
                 }]
             }
         }
+    }
+}
+
+/// The runtimes that probes may ask, by name. Cheap to clone.
+#[derive(Clone, Default, Debug)]
+pub struct ProbedRuntimes(Arc<BTreeMap<RuntimeName, Arc<dyn Runtime>>>);
+
+impl ProbedRuntimes {
+    /// What runs the instance that is checked, and the instance.
+    fn of<'t>(&self, target: &'t ProbeTarget) -> Option<(&Arc<dyn Runtime>, &'t InstanceRef)> {
+        Some((self.0.get(target.runtime.as_ref()?)?, target.instance.as_ref()?))
+    }
+}
+
+impl FromIterator<Arc<dyn Runtime>> for ProbedRuntimes {
+    fn from_iter<I: IntoIterator<Item = Arc<dyn Runtime>>>(runtimes: I) -> Self {
+        Self(Arc::new(runtimes.into_iter().map(|runtime| (runtime.name(), runtime)).collect()))
     }
 }
 

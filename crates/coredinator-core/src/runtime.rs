@@ -301,8 +301,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RuntimeError::Unavailable`], [`RuntimeError::Internal`].
     async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError>;
 
-    /// The services of which something is kept that [`forget`](Self::forget) would take away. So that what a service left
-    /// behind which was deregistered while the runtime was away is found later.
+    /// The services of which something is kept that is known to be this coredinator's, and that [`forget`](Self::forget) would
+    /// take away. So that what a service left behind which was deregistered while the runtime was away is found later.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`], [`RuntimeError::Internal`].

@@ -1,6 +1,6 @@
 //! Who one is to a registry: as Docker's own `config.json` says, by itself or by the helper that it names.
 
-use std::{process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bollard::auth::DockerCredentials;
@@ -22,7 +22,7 @@ pub(crate) async fn of(image: &str, surroundings: &Surroundings) -> Result<Optio
     let Some(settings) = surroundings.settings()? else { return Ok(None) };
     let registry = registry(image);
     if let Some(helper) = helper(&settings, registry)
-        && let Some(found) = ask(helper, registry).await?
+        && let Some(found) = ask(None, helper, registry).await?
     {
         return Ok(Some(found));
     }
@@ -52,7 +52,8 @@ fn helper<'s>(settings: &'s Settings, registry: &str) -> Option<&'s str> {
 
 fn written(settings: &Settings, registry: &str) -> Result<Option<DockerCredentials>, String> {
     let found = settings.auths.get(registry);
-    let found = found.or_else(|| settings.auths.iter().find(|(name, _)| host(name) == host(registry)).map(|(_, auth)| auth));
+    let found =
+        found.or_else(|| settings.auths.iter().find(|(name, _)| host(name) == host(registry)).map(|(_, auth)| auth));
     let Some(Auth { auth, username, password, identitytoken }) = found else { return Ok(None) };
     let (mut username, mut password) = (username.clone(), password.clone());
     if let Some(auth) = auth.as_ref().filter(|auth| !auth.is_empty()) {
@@ -83,15 +84,15 @@ struct Kept {
     secret: String,
 }
 
-/// Asks a helper: `docker-credential-NAME get`, the registry on its standard input.
-async fn ask(helper: &str, registry: &str) -> Result<Option<DockerCredentials>, String> {
+/// Asks a helper: `docker-credential-NAME get`, the registry on its standard input. It is found along `PATH`, or in `folder`.
+async fn ask(folder: Option<&Path>, helper: &str, registry: &str) -> Result<Option<DockerCredentials>, String> {
     if helper.contains('/') {
         return Err(format!("{helper:?} in Docker's config.json is no name of a credential helper"));
     }
     let program = format!("docker-credential-{helper}");
     let failed = |error: &dyn std::fmt::Display| format!("cannot ask {program} for credentials: {error}");
     let asking = async {
-        let mut child = Command::new(&program)
+        let mut child = Command::new(folder.unwrap_or(Path::new("")).join(&program))
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -173,7 +174,40 @@ mod tests {
 
     #[tokio::test]
     async fn a_helper_that_cannot_be_asked_says_why() {
-        assert!(ask("../x", HUB).await.unwrap_err().contains("no name of a credential helper"));
-        assert!(ask("is-not-there-at-all", HUB).await.unwrap_err().contains("cannot ask docker-credential-is-not-there"));
+        assert!(ask(None, "../x", HUB).await.unwrap_err().contains("no name of a credential helper"));
+        assert!(
+            ask(None, "is-not-there-at-all", HUB)
+                .await
+                .unwrap_err()
+                .contains("cannot ask docker-credential-is-not-there")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_answers() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let helper = |name: &str, script: &str| {
+            let path = folder.path().join(format!("docker-credential-{name}"));
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        };
+        helper(
+            "good",
+            r#"test "$1" = get && read at; echo "{\"ServerURL\": \"$at\", \"Username\": \"$at\", \"Secret\": \"s\"}""#,
+        );
+        helper("token", r#"echo '{"Username": "<token>", "Secret": "t"}'"#);
+        helper("empty", "echo credentials not found in native keychain; exit 1");
+        helper("broken", "echo secret-word; exit 2");
+        helper("garbage", "echo secret-word");
+        let ask = async |name: &str| ask(Some(folder.path()), name, "r.plant").await;
+        let good = ask("good").await.unwrap().unwrap();
+        assert_eq!((good.username.as_deref(), good.password.as_deref()), (Some("r.plant"), Some("s")));
+        assert_eq!(ask("token").await.unwrap().unwrap().identitytoken.as_deref(), Some("t"));
+        assert_eq!(ask("empty").await, Ok(None));
+        for bad in ["broken", "garbage"] {
+            let error = ask(bad).await.unwrap_err();
+            assert!(error.contains(bad) && !error.contains("secret-word"), "{error}");
+        }
     }
 }

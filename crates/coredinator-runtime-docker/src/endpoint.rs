@@ -77,9 +77,10 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those of this process.
-    pub(crate) fn here() -> Self {
-        Self::read(|name| std::env::var(name).ok())
+    /// Those of this process, with settings from another folder if one is given.
+    pub(crate) fn here(settings: Option<&Path>) -> Self {
+        let read = Self::read(|name| std::env::var(name).ok());
+        Self { folder: settings.map(Path::to_owned).or(read.folder), ..read }
     }
 
     fn read(variable: impl Fn(&str) -> Option<String>) -> Self {

@@ -1,6 +1,6 @@
 //! The engine: one connection, its errors in coredinator's words, and what is asked of it in more than one place.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     DockerRuntime,
+    config::DockerRuntimeOptions,
     endpoint::{Endpoint, Surroundings},
     labels,
     state::{Container, State},
@@ -25,6 +26,7 @@ const PATIENCE_SECONDS: u64 = 120;
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     given: Option<String>,
+    settings: Option<PathBuf>,
     owner: Arc<str>,
     clock: SharedClock,
     /// The host of an engine on another machine, as it was when the runtime was made.
@@ -33,10 +35,23 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(given: Option<String>, owner: &str, clock: SharedClock) -> Self {
-        let endpoint = Surroundings::here().endpoint(given.as_deref()).ok();
-        let remote = endpoint.as_ref().and_then(Endpoint::remote_host).map(Arc::from);
-        Self { given, owner: owner.into(), clock, remote, client: Arc::default() }
+    pub(crate) fn new(options: &DockerRuntimeOptions) -> Self {
+        let mut new = Self {
+            given: options.host.clone(),
+            settings: options.settings.clone(),
+            owner: options.owner.as_str().into(),
+            clock: Arc::clone(&options.clock),
+            remote: None,
+            client: Arc::default(),
+        };
+        let endpoint = new.surroundings().endpoint(new.given.as_deref()).ok();
+        new.remote = endpoint.as_ref().and_then(Endpoint::remote_host).map(Arc::from);
+        new
+    }
+
+    /// What the environment says now.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        Surroundings::here(self.settings.as_deref())
     }
 
     pub(crate) fn owner(&self) -> &str {
@@ -54,7 +69,7 @@ impl Engine {
             return Ok(client.clone());
         }
         // Looked for each time: an engine may be installed while its services wait for it.
-        let endpoint = Surroundings::here().endpoint(self.given.as_deref()).map_err(|error| away(&error))?;
+        let endpoint = self.surroundings().endpoint(self.given.as_deref()).map_err(|error| away(&error))?;
         let connected = connect(&endpoint).map_err(|error| unavailable(&error))?;
         let negotiated = connected.negotiate_version().await.map_err(|error| unavailable(&error))?;
         Ok(client.insert(negotiated).clone())

@@ -19,8 +19,6 @@ const KINDS: [&str; 8] = ["create", "start", "die", "oom", "pause", "unpause", "
 /// The pause after a stream that broke, and the longest one.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A stream that was silent for so long is opened anew where it ended: a connection may be dead without a word.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How many hints whoever listens may be late by. One that is later looks at everything.
 const BACKLOG: usize = 1024;
 
@@ -46,13 +44,14 @@ impl Hint {
 #[derive(Debug)]
 pub(crate) struct Events {
     engine: Engine,
+    silence: Duration,
     hints: broadcast::Sender<Hint>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Events {
-    pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine, hints: broadcast::Sender::new(BACKLOG), task: Mutex::default() }
+    pub(crate) fn new(engine: Engine, silence: Duration) -> Self {
+        Self { engine, silence, hints: broadcast::Sender::new(BACKLOG), task: Mutex::default() }
     }
 
     /// Hints from now on. To be called within a tokio runtime.
@@ -60,7 +59,7 @@ impl Events {
         let hints = Hints(self.hints.subscribe());
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            *task = Some(tokio::spawn(listen(self.engine.clone(), self.hints.clone())));
+            *task = Some(tokio::spawn(listen(self.engine.clone(), self.silence, self.hints.clone())));
         }
         hints
     }
@@ -93,13 +92,13 @@ impl Hints {
     }
 }
 
-async fn listen(engine: Engine, hints: broadcast::Sender<Hint>) {
+async fn listen(engine: Engine, silence: Duration, hints: broadcast::Sender<Hint>) {
     // By the engine's clock, in nanoseconds: where the stream goes on, so that nothing is missed in between.
     let mut since: Option<i64> = None;
     let mut pause = PAUSE;
     let mut away = false;
     loop {
-        match follow(&engine, &hints, &mut since, &mut away).await {
+        match follow(&engine, silence, &hints, &mut since, &mut away).await {
             Ok(()) => pause = PAUSE,
             Err(error) if !away => {
                 warn!(%error, "lost the Docker engine");
@@ -117,6 +116,7 @@ async fn listen(engine: Engine, hints: broadcast::Sender<Hint>) {
 /// Follows the stream until it ends.
 async fn follow(
     engine: &Engine,
+    silence: Duration,
     hints: &broadcast::Sender<Hint>,
     since: &mut Option<i64>,
     away: &mut bool,
@@ -140,7 +140,7 @@ async fn follow(
         *since = Some(begin);
     }
     let mut events = std::pin::pin!(client.events(Some(options.build())));
-    while let Ok(Some(event)) = time::timeout(SILENCE, events.next()).await {
+    while let Ok(Some(event)) = time::timeout(silence, events.next()).await {
         let event = event.map_err(|error| crate::engine::failed("cannot follow the engine's events", error))?;
         *since = event.time_nano.or(*since);
         if let Some(hint) = Hint::read(&event) {

@@ -39,8 +39,10 @@
 //! Against a real engine, which the tests start in a temporary folder of their own: `tests/`. They need the
 //! permission to run `dockerd`; without it each says so and passes.
 
+mod coming;
 mod config;
 mod container;
+mod credentials;
 mod endpoint;
 mod engine;
 mod events;
@@ -50,6 +52,7 @@ mod labels;
 mod logs;
 mod options;
 mod ports;
+mod pull;
 mod runtime;
 mod shared;
 mod shown;

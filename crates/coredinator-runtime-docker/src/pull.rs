@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 use crate::{
     credentials,
-    endpoint::Surroundings,
     engine::{Engine, refused, said, status},
     options::{DockerOptions, Pull},
 };
@@ -76,7 +75,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     info!(image, "pulling an image");
-    let credentials = credentials::of(image, &Surroundings::here()).await.unwrap_or_else(|error| {
+    let credentials = credentials::of(image, &engine.surroundings()).await.unwrap_or_else(|error| {
         warn!(image, error, "pulling without credentials");
         None
     });

@@ -12,6 +12,7 @@ use coredinator_core::{
 use futures_util::{StreamExt, stream};
 
 use crate::{
+    coming::Stage,
     config::DockerRuntimeOptions,
     exec, files, logs,
     options::DockerOptions,
@@ -79,6 +80,23 @@ impl Runtime for DockerRuntime {
             async move {
                 let (shared, mut hints, told) = watching?;
                 loop {
+                    if let Some(coming) = shared.coming.get(&id) {
+                        let mut stage = coming.stage();
+                        let now = stage.borrow_and_update().clone();
+                        match now {
+                            Stage::Failed(reason) => return Some((Observation::NotStarted(reason), None)),
+                            Stage::Waiting(reason) => {
+                                let news = Observation::Waiting(reason);
+                                if told.as_ref() != Some(&news) {
+                                    return Some((news.clone(), Some((shared, hints, Some(news)))));
+                                }
+                                // An error says that it is over as well.
+                                let _ = stage.changed().await;
+                                continue;
+                            }
+                            Stage::Over => {}
+                        }
+                    }
                     match shared.engine.find(&id).await {
                         Ok(found) => {
                             let news = next(told.as_ref(), found.as_ref(), shared.engine.clock());
@@ -108,6 +126,7 @@ impl Runtime for DockerRuntime {
     async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         // What is made and about to be started is no left-over.
         let _gate = self.shared.gate.write().await;
+        self.shared.coming.forget(service);
         for life in self.shared.engine.lives(service, None).await? {
             let id = life.id.unwrap_or_default();
             if let Some(Container { state: State::Ended(_) | State::Created, .. }) =

@@ -6,30 +6,29 @@ use std::{
 };
 
 use bollard::{
-    auth::DockerCredentials,
     errors::Error,
     models::{EndpointSettings, NetworkConnectRequest},
-    query_parameters::{
-        CreateContainerOptionsBuilder, CreateImageOptionsBuilder, KillContainerOptionsBuilder, StartContainerOptions,
-    },
+    query_parameters::{CreateContainerOptionsBuilder, KillContainerOptionsBuilder, StartContainerOptions},
 };
-use coredinator_core::{InstanceId, RuntimeError, Signal, StartRequest, Started, StopRequest};
+use coredinator_core::{InstanceId, Reason, RuntimeError, Signal, StartRequest, Started, StopRequest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
     sync::{Mutex, RwLock},
     time::{self, Duration},
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::{
+    coming::{AllComing, Coming, Stage},
     config::DockerRuntimeOptions,
     container::{self, Reach},
-    engine::{Engine, failed, refused, said, status},
+    engine::{Engine, failed, refused, status},
     events::Events,
     exec::Hanging,
     files, labels,
-    options::{DockerOptions, Pull},
+    options::DockerOptions,
     ports::Ports,
+    pull::{self, Turns},
     state::{Container, State},
 };
 
@@ -46,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) events: Events,
     pub(crate) hanging: Hanging,
+    pub(crate) coming: AllComing,
+    turns: Turns,
     ports: Ports,
     /// One instance is started by one caller at a time.
     locks: Vec<Mutex<()>>,
@@ -55,11 +56,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(options: DockerRuntimeOptions) -> Self {
-        let engine = Engine::new(options.host, &options.owner, options.clock);
+        let engine = Engine::new(&options);
         Self {
-            events: Events::new(engine.clone()),
+            events: Events::new(engine.clone(), options.silence),
             engine,
             hanging: Hanging::default(),
+            coming: AllComing::default(),
+            turns: Turns::default(),
             ports: Ports::new(options.ports),
             locks: (0..256).map(|_| Mutex::default()).collect(),
             gate: RwLock::default(),
@@ -73,19 +76,76 @@ impl Shared {
         &self.locks[usize::try_from(slot).unwrap_or(0)]
     }
 
-    pub(crate) async fn start(&self, request: &StartRequest) -> Result<Started, RuntimeError> {
-        let invalid = |errors: Vec<coredinator_core::FieldError>| {
-            let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            RuntimeError::not_started("InvalidOptions", told.join("; "))
-        };
-        let options = DockerOptions::parse(&request.spec).map_err(invalid)?;
+    /// Starts an instance; one whose image has to be fetched first is taken on.
+    async fn start(self: &Arc<Self>, request: StartRequest) -> Result<Started, RuntimeError> {
+        let options = parse(&request)?;
         let _one_at_a_time = self.lock_of(&request.id).lock().await;
         if let Some(found) = self.engine.find(&request.id).await? {
             return self.go_on(found).await;
         }
-        self.image(&options).await?;
+        if let Some(on_its_way) = self.coming.started().into_iter().find(|one| one.instance.id == request.id) {
+            return Ok(on_its_way);
+        }
+        if !pull::is_needed(&self.engine, &options).await? {
+            return self.begin(&request, &options).await;
+        }
+        let reason = Reason::new("Pulling", format!("pulling {}", options.image));
+        let coming = self.coming.add(&request, self.engine.reached(&request.spec.host), reason);
+        let taken_on = self.coming.started().into_iter().find(|one| one.instance.id == request.id);
+        tokio::spawn(Arc::clone(self).bring(request, options, coming));
+        taken_on.ok_or_else(|| RuntimeError::Internal { message: "what was taken on is gone".to_owned(), source: None })
+    }
+
+    /// Fetches the image of an instance that was taken on, and starts it. Ends early when nobody wants it any more.
+    async fn bring(self: Arc<Self>, request: StartRequest, options: DockerOptions, coming: Arc<Coming>) {
+        let brought = tokio::select! {
+            // One that is being made is made to its end: who gives it up finds its container.
+            biased;
+            () = coming.given_up() => None,
+            pulled = self.fetch(&options, &coming) => Some(pulled),
+        };
+        match brought {
+            Some(Ok(())) => {}
+            Some(Err(reason)) => return coming.tell(Stage::Failed(reason)),
+            None => return self.coming.over(&request.id),
+        }
+        loop {
+            let _one_at_a_time = self.lock_of(&request.id).lock().await;
+            if coming.is_given_up() {
+                return self.coming.over(&request.id);
+            }
+            let made = match self.engine.find(&request.id).await {
+                Ok(Some(found)) => self.go_on(found).await.map(drop),
+                Ok(None) => self.begin(&request, &options).await.map(drop),
+                Err(error) => Err(error),
+            };
+            match made {
+                Ok(()) => return self.coming.over(&request.id),
+                Err(error @ RuntimeError::Unavailable { .. }) => coming.tell(Stage::Waiting(waits(&error))),
+                Err(error) => return coming.tell(Stage::Failed(why(error))),
+            }
+            drop(_one_at_a_time);
+            time::sleep(RETRY).await;
+        }
+    }
+
+    /// Fetches an image, however often the engine goes away meanwhile.
+    async fn fetch(&self, options: &DockerOptions, coming: &Coming) -> Result<(), Reason> {
+        loop {
+            let tell = |reason| coming.tell(Stage::Waiting(reason));
+            match pull::run(&self.engine, &self.turns, options, tell).await {
+                Ok(()) => return Ok(()),
+                Err(error @ RuntimeError::Unavailable { .. }) => coming.tell(Stage::Waiting(waits(&error))),
+                Err(error) => return Err(why(error)),
+            }
+            time::sleep(RETRY).await;
+        }
+    }
+
+    /// Makes and starts the container of an instance whose image is there.
+    async fn begin(&self, request: &StartRequest, options: &DockerOptions) -> Result<Started, RuntimeError> {
         let _gate = self.gate.read().await;
-        let container = self.make(request, &options).await?;
+        let container = self.make(request, options).await?;
         if let Err(error) = self.engine.tidy(&request.spec.name, request.replica, &container.id).await {
             debug!(%error, "cannot remove earlier containers");
         }
@@ -158,34 +218,6 @@ impl Shared {
         self.engine.inspect(container).await?.ok_or_else(vanished)
     }
 
-    /// Sees to it that the engine has the image.
-    async fn image(&self, options: &DockerOptions) -> Result<(), RuntimeError> {
-        let client = self.engine.client().await?;
-        let (image, never) = (&options.image, options.pull == Pull::Never);
-        if options.pull != Pull::Always {
-            match client.inspect_image(image).await {
-                Ok(_) => return Ok(()),
-                Err(error) if status(&error) == Some(404) && !never => {}
-                Err(error) => return Err(refused(&error)),
-            }
-        }
-        info!(image, "pulling an image");
-        let wanted = CreateImageOptionsBuilder::new().from_image(&tagged(image)).build();
-        let pulled = client.create_image(Some(wanted), None, None::<DockerCredentials>);
-        let pulled: Result<(), Error> = pulled
-            .try_for_each(async |step| {
-                debug!(image, layer = step.id, status = step.status, "pulling");
-                Ok(())
-            })
-            .await;
-        pulled.map_err(|error| match error {
-            Error::DockerResponseServerError { .. } | Error::DockerStreamError { .. } => {
-                RuntimeError::not_started("ImagePullFailed", format!("cannot pull {image}: {}", said(&error)))
-            }
-            other => refused(&other),
-        })
-    }
-
     /// All that lives. What was made and never started met a crash midway; nothing of it is left behind.
     pub(crate) async fn list(&self) -> Result<Vec<Started>, RuntimeError> {
         let _gate = self.gate.write().await;
@@ -202,11 +234,20 @@ impl Shared {
             stream::iter(inspected).buffer_unordered(SIDE_BY_SIDE).try_collect().await?;
         let living = found.into_iter().flatten().filter(|it| matches!(it.state, State::Running { .. }));
         let mut all: Vec<Started> = living.map(|it| it.to_started()).collect();
+        let made = |id: &InstanceId| all.iter().any(|started| started.instance.id == *id);
+        let coming: Vec<Started> =
+            self.coming.started().into_iter().filter(|coming| !made(&coming.instance.id)).collect();
+        all.extend(coming);
         all.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
         Ok(all)
     }
 
     pub(crate) async fn stop(&self, id: &InstanceId, how: StopRequest) -> Result<(), RuntimeError> {
+        if let Some(mut stage) = self.coming.give_up(id) {
+            // An error says that its task is gone, and it with that.
+            let _ = stage.wait_for(|stage| !matches!(stage, Stage::Waiting(_))).await;
+            self.coming.over(id);
+        }
         let Some(found) = self.engine.find(id).await? else { return Ok(()) };
         let State::Running { paused } = found.state else {
             return if found.state == State::Created { self.engine.remove(&found.id).await } else { Ok(()) };
@@ -268,28 +309,28 @@ fn gone(error: Error, doing: &str) -> Result<(), RuntimeError> {
     if matches!(status(&error), Some(404 | 409 | 304)) { Ok(()) } else { Err(failed(doing, error)) }
 }
 
-/// Without a tag the engine would pull all that there are.
-fn tagged(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
+fn parse(request: &StartRequest) -> Result<DockerOptions, RuntimeError> {
+    DockerOptions::parse(&request.spec).map_err(|errors| {
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        RuntimeError::not_started("InvalidOptions", told.join("; "))
+    })
+}
+
+/// Why an instance could not be started.
+fn why(error: RuntimeError) -> Reason {
+    match error {
+        RuntimeError::NotStarted { reason } => reason,
+        other => Reason::new("StartFailed", other.to_string()),
+    }
+}
+
+/// What an instance waits for whose engine has gone.
+fn waits(error: &RuntimeError) -> Reason {
+    Reason::new("RuntimeUnavailable", error.to_string())
 }
 
 /// Keeps `start` going to its end even if the caller goes away.
 pub(crate) async fn start(shared: Arc<Shared>, request: StartRequest) -> Result<Started, RuntimeError> {
     let failed = |error| RuntimeError::internal("the runtime is shutting down", error);
-    tokio::spawn(async move { shared.start(&request).await }).await.map_err(failed)?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_image_without_a_tag_is_the_latest() {
-        for (image, full) in
-            [("a", "a:latest"), ("r:5000/a", "r:5000/a:latest"), ("a:1", "a:1"), ("a@sha256:0", "a@sha256:0")]
-        {
-            assert_eq!(tagged(image), full);
-        }
-    }
+    tokio::spawn(async move { shared.start(request).await }).await.map_err(failed)?
 }

@@ -1,57 +1,20 @@
 //! What happens to containers from outside, and to the engine under them; against a real engine.
 
+#[path = "support/kit.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod kit;
+#[expect(dead_code, reason = "other tests use more of it")]
 mod support;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use coredinator_core::{
-    InstanceId, LogQuery, Observation, ObservationStream, OutputStream, Runtime, RuntimeError, ServiceSpec, Signal,
-    StartRequest, Started, StopRequest,
-};
+use coredinator_core::{LogQuery, OutputStream, Runtime, RuntimeError, Signal, StopRequest};
 use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use kit::{container, ends, request, runs, runtime, started};
+use serde_json::json;
 use support::{Engine, IMAGE, PATIENCE};
 use tokio::time::timeout;
-
-fn runtime(engine: &Engine, owner: &str) -> DockerRuntime {
-    DockerRuntime::new(DockerRuntimeOptions::new(owner).with_host(engine.host()))
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as `json!` makes them")]
-fn request(script: &str, more: Value) -> StartRequest {
-    let mut document = json!({
-        "runtime": "docker", "image": IMAGE, "network_mode": "none", "command": ["sh", "-c", script],
-    });
-    document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let spec = ServiceSpec::parse("", Some("svc"), document, &Default::default()).unwrap();
-    let id = InstanceId::coin(&spec.name, 0, fastrand::u64(..));
-    StartRequest { id, replica: 0, spec: Arc::new(spec), preferred_port: None, environment: BTreeMap::new() }
-}
-
-async fn started(runtime: &DockerRuntime, script: &str, more: Value) -> Started {
-    timeout(PATIENCE, runtime.start(request(script, more))).await.expect("a start ends").expect("it starts")
-}
-
-fn container(started: &Started) -> String {
-    started.instance.handle.as_ref().unwrap()["container"].as_str().unwrap().to_owned()
-}
-
-async fn observed(watch: &mut ObservationStream) -> Observation {
-    timeout(PATIENCE, watch.next()).await.expect("an observation").expect("no end before the end")
-}
-
-async fn runs(watch: &mut ObservationStream) {
-    assert!(matches!(observed(watch).await, Observation::Running(_)));
-}
-
-async fn ends(watch: &mut ObservationStream) -> coredinator_core::Exit {
-    loop {
-        if let Observation::Exited(exit) = observed(watch).await {
-            return exit;
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_do_to_a_container_is_told() {

@@ -200,11 +200,6 @@ impl Runtime for ProcessRuntime {
         self.blocking(move |shared| shared.logs.forget(&service).map_err(failed)).await
     }
 
-    async fn kept(&self) -> Result<Vec<ServiceName>, RuntimeError> {
-        let failed = |error| RuntimeError::internal("cannot look for logs", error);
-        self.blocking(move |shared| shared.logs.services().map_err(failed)).await
-    }
-
     async fn exec(&self, instance: &InstanceRef, request: ExecRequest) -> Result<ExecOutcome, RuntimeError> {
         let not_running = || RuntimeError::not_started("NotRunning", format!("{} does not run", instance.id));
         let Place::Running(running) = self.resolve(instance.clone()).await? else { return Err(not_running()) };

@@ -440,16 +440,24 @@ impl Actor {
     }
 
     async fn forget_service(&self) -> Result<(), RegistryError> {
+        let mut left = false;
         let runtime = self.view.as_ref().and_then(|view| self.context.runtimes.get(view.record.spec.runtime.as_ref()?));
         if let Some(runtime) = runtime {
             match AssertUnwindSafe(runtime.forget(&self.name)).catch_unwind().await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(service = %self.name, %error, "what its runtime keeps of it stays"),
+                Ok(Err(error)) => {
+                    tracing::warn!(service = %self.name, %error, "what its runtime keeps of it stays for now");
+                    left = true;
+                }
                 Err(_) => tracing::error!(service = %self.name, "its runtime panicked; what it keeps of it stays"),
             }
         }
         self.context.forget_document(&self.name).await;
-        self.context.registry.forget_service(&self.name).await
+        self.context.registry.forget_service(&self.name).await?;
+        if left {
+            self.context.note_leftovers();
+        }
+        Ok(())
     }
 
     /// Waits for the write under way, and stores what came since.

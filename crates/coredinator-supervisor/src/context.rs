@@ -11,7 +11,7 @@ use std::{
 
 use coredinator_core::{ServiceName, ServiceSpec, SharedClock};
 use coredinator_registry::Registry;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{Runtimes, slot::Now};
 
@@ -46,6 +46,8 @@ pub(crate) struct Context {
     document_dir: Option<PathBuf>,
     /// Which generation of each service's document has been written.
     documents: Mutex<BTreeMap<ServiceName, u64>>,
+    /// Rises when something of a service that is gone may have been left with its runtime.
+    pub(crate) leftovers: watch::Sender<u64>,
     /// Turns for writing them: many threads that write small files to one disk only cost memory.
     writing: Semaphore,
 }
@@ -61,12 +63,18 @@ impl Context {
             url,
             document_dir,
             documents: Mutex::default(),
+            leftovers: watch::Sender::new(0),
             writing: Semaphore::new(WRITING),
         }
     }
 
     pub(crate) fn now(&self) -> Now {
         Now { mono: tokio::time::Instant::now().into_std(), wall: self.clock.now() }
+    }
+
+    /// Says that something of a service that is gone may have been left with its runtime.
+    pub(crate) fn note_leftovers(&self) {
+        self.leftovers.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn next_seed(&self) -> u64 {

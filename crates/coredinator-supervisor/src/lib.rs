@@ -16,6 +16,7 @@ mod restart;
 mod runtimes;
 mod slot;
 mod supervisor;
+mod sweep;
 
 pub use context::SupervisorOptions;
 pub use runtimes::Runtimes;

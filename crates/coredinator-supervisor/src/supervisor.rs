@@ -14,13 +14,14 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{Id, JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     actor::{Actor, ActorHandle, Beginning, Input, chain},
     adopt,
     context::{Context, SupervisorOptions},
     machine::Mode,
+    sweep,
 };
 
 /// How long a shutdown waits for runtimes that have not told yet what runs.
@@ -56,8 +57,14 @@ impl Supervisor {
         let (shutdown, commands) = mpsc::channel(1);
         let (adopted_sender, adopted) = watch::channel(false);
         let (listed_sender, listed) = mpsc::unbounded_channel();
+        let sweeping = CancellationToken::new();
         for runtime in context.runtimes.iter() {
-            tokio::spawn(list(Arc::clone(&context), Arc::clone(runtime), None, listed_sender.clone()));
+            let (context, runtime, listed) = (Arc::clone(&context), Arc::clone(runtime), listed_sender.clone());
+            let end = sweeping.clone();
+            tokio::spawn(async move {
+                list(Arc::clone(&context), Arc::clone(&runtime), None, listed).await;
+                sweep::run(context, runtime, end).await;
+            });
         }
         let dispatcher = Dispatcher {
             context,
@@ -71,6 +78,7 @@ impl Supervisor {
             dependents: BTreeMap::new(),
             depends: BTreeMap::new(),
             adopted: adopted_sender,
+            _sweeping: sweeping.drop_guard(),
         };
         tokio::spawn(dispatcher.run(changes, listed, commands));
         Self { shutdown, adopted }
@@ -123,13 +131,14 @@ async fn list(
                 found.retain(|started| meant(&started.instance.service));
                 let plan = adopt::plan(found, &records);
                 for instance in plan.end {
-                    let runtime = Arc::clone(&runtime);
+                    let (runtime, context) = (Arc::clone(&runtime), Arc::clone(&context));
                     tokio::spawn(async move {
                         let how = StopRequest { grace: Duration::from_secs(10), ..StopRequest::KILL };
                         tracing::warn!(id = %instance.id, "an instance of no declared service is being ended");
                         if let Err(error) = runtime.stop(&instance, how).await {
                             tracing::error!(id = %instance.id, %error, "it could not be ended");
                         }
+                        context.note_leftovers();
                     });
                 }
                 let _ = listed.send(Listed { runtime: name, of, running: Some(plan.adopt) });
@@ -196,6 +205,8 @@ struct Dispatcher {
     dependents: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
     depends: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
     adopted: watch::Sender<bool>,
+    /// Ends those who look for what is left behind.
+    _sweeping: DropGuard,
 }
 
 impl Dispatcher {

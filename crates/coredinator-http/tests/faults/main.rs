@@ -10,6 +10,7 @@ mod coordination;
 mod docker;
 #[cfg(feature = "docker")]
 #[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]
+#[expect(dead_code, reason = "the runtime's own tests use more of it")]
 mod engine;
 mod kill_loop;
 mod processes;

@@ -12,6 +12,8 @@ use std::{
 
 use tempfile::TempDir;
 
+pub(crate) mod packages;
+
 /// An upper bound on whatever is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The image: busybox, from scratch.
@@ -21,28 +23,41 @@ pub(crate) const IMAGE: &str = "coredinator-test:1";
 pub(crate) struct Engine {
     dir: TempDir,
     daemon: Option<Child>,
+    arguments: Vec<String>,
+}
+
+/// Says in one line what was left out, and why. Not by `eprintln!`, which is captured where a test passes.
+pub(crate) fn left_out(what: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED, {what}: {why}");
 }
 
 impl Engine {
-    /// Starts one; `None`, and a line that says so, where that is not possible.
+    /// Starts one whose containers outlive its daemon; `None`, and a line that says so, where that is not possible.
     pub(crate) async fn start() -> Option<Self> {
-        match Self::try_start().await {
+        Self::start_with(|_| vec!["--live-restore".to_owned()]).await
+    }
+
+    /// The same with other arguments for the daemon, which may stand on files in the folder that is given.
+    pub(crate) async fn start_with(arguments: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
+        match Self::try_start(arguments).await {
             Ok(engine) => Some(engine),
             Err(why) => {
-                // Not `eprintln!`, which is captured where a test passes.
-                let _ = writeln!(std::io::stderr(), "SKIPPED, no test ran against a real Docker engine: {why}");
+                left_out("a test did not run against a real Docker engine", &why);
                 None
             }
         }
     }
 
-    async fn try_start() -> Result<Self, String> {
-        for program in ["dockerd", "docker", "tar"] {
-            let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-            found.map_err(|error| format!("{program}: {error} (Debian: apt-get install docker.io)"))?;
-        }
+    async fn try_start(arguments: impl FnOnce(&Path) -> Vec<String>) -> Result<Self, String> {
+        packages::need(&[
+            ("dockerd", "docker.io"),
+            ("docker", "docker.io"),
+            ("busybox", "busybox-static"),
+            ("tar", "tar"),
+        ])?;
         let dir = TempDir::new().map_err(|error| error.to_string())?;
-        let mut engine = Self { dir, daemon: None };
+        let arguments = arguments(dir.path());
+        let mut engine = Self { dir, daemon: None, arguments };
         engine.run().await?;
         engine.build_image().map_err(|error| format!("no image can be built (busybox-static is needed): {error}"))?;
         Ok(engine)
@@ -54,7 +69,7 @@ impl Engine {
         let mut command = Command::new("dockerd");
         command.arg("--data-root").arg(self.path("data")).arg("--exec-root").arg(self.path("exec"));
         command.arg("--pidfile").arg(self.path("pid")).arg("--host").arg(self.host());
-        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false", "--live-restore"]);
+        command.args(["--bridge=none", "--iptables=false", "--ip6tables=false"]).args(&self.arguments);
         let daemon = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.daemon = Some(daemon.map_err(|error| format!("dockerd: {error}"))?);
         let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -97,6 +112,11 @@ impl Engine {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
+    /// A folder that goes with the engine.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
@@ -106,7 +126,7 @@ impl Engine {
         let root = self.dir.path().join("root");
         fs::create_dir_all(root.join("bin")).map_err(failed)?;
         fs::copy(Path::new("/bin/busybox"), root.join("bin/busybox")).map_err(failed)?;
-        for name in ["sh", "sleep", "seq", "echo", "cat", "touch"] {
+        for name in ["sh", "sleep", "seq", "echo", "cat", "touch", "httpd"] {
             symlink("busybox", root.join("bin").join(name)).map_err(failed)?;
         }
         let (root, tar) = (self.path("root"), self.path("root.tar"));

@@ -100,18 +100,6 @@ impl Logs {
         }
     }
 
-    /// The services of which there is output, in order.
-    pub(crate) fn services(&self) -> io::Result<Vec<ServiceName>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let name = |entry: io::Result<fs::DirEntry>| ServiceName::new(entry.ok()?.file_name().to_str()?).ok();
-        let mut services: Vec<ServiceName> = entries.filter_map(name).collect();
-        services.sort();
-        Ok(services)
-    }
-
     fn file(&self, service: &ServiceName, replica: u32, stream: OutputStream) -> Arc<StreamFile> {
         let mut files = locked(&self.files);
         let file = files.entry((service.clone(), replica, stream)).or_insert_with(|| {

@@ -102,9 +102,11 @@ pub(super) async fn what_is_kept_of_a_service_can_be_forgotten(subject: &mut Sub
     let started = printed(subject, 0, 5).await;
     let service = &started.instance.service;
     let kept = async || within("a look at what is kept", subject.runtime.kept()).await.expect("it is told");
-    assert_eq!(kept().await, std::slice::from_ref(service));
+    let before = kept().await;
+    // What does not say whose it is cannot be told.
+    assert!(before.is_empty() || before == std::slice::from_ref(service), "{before:?}");
     subject.stop(&started, StopRequest::KILL).await;
-    assert_eq!(kept().await, std::slice::from_ref(service), "output outlives its instance");
+    assert_eq!(kept().await, before, "output outlives its instance");
     within("forgetting", subject.runtime.forget(service)).await.expect("a service is forgotten");
     assert_eq!(kept().await, []);
 }

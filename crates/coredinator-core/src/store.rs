@@ -396,4 +396,10 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unusable`].
     async fn check(&self) -> Result<StoreStatus, StoreError>;
+
+    /// How long ago it is that watches are known to have been up to date, if the store cannot be reached at the moment;
+    /// `None` while it can. Answered from memory, at once. A store within this process needs none of its own.
+    fn unreachable_for(&self) -> Option<Duration> {
+        None
+    }
 }

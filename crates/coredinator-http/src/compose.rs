@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -16,7 +15,6 @@ use coredinator_core::{
 use coredinator_registry::{
     DataDir, DataDirError, Registry, RegistryError, RegistryOptions, SyncReport,
     health::{ProbeRegistry, ProbedRuntimes},
-    store::{MemoryStore, SqliteStore},
 };
 #[cfg(feature = "docker")]
 use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
@@ -31,6 +29,7 @@ use crate::{
     config::Config,
     coordination::{Machine, Services},
     metrics,
+    store::OpenedStore,
 };
 
 /// How many health checks are made at the same time.
@@ -55,7 +54,8 @@ pub enum StartError {
     },
     /// The database is none that this build can use.
     #[error(
-        "database URL with scheme {scheme:?} is not supported (use sqlite:PATH, memory:, or none for the data directory)"
+        "database URL with scheme {scheme:?} is not supported (use {}sqlite:PATH, memory:, or none for the data directory)",
+        if cfg!(feature = "postgres") { "postgresql://…, " } else { "" }
     )]
     Database {
         /// What the URL starts with.
@@ -192,10 +192,11 @@ impl Coredinator {
         let listener = bind(&config.host, config.port).await?;
         let address =
             listener.local_addr().map_err(|source| StartError::Bind { address: config.host.clone(), source })?;
-        let (store, file) = match store {
-            Some(store) => (store, None),
-            None => open_store(&config, &data_dir).await?,
+        let opened = match store {
+            Some(store) => OpenedStore::given(store),
+            None => OpenedStore::open(&config, &data_dir).await?,
         };
+        let store = opened.store();
         let identity =
             Identity { owner: owner(store.as_ref()).await?, clock: Arc::clone(&clock), log_dir: data_dir.logs() };
         let made: Result<Vec<_>, _> = runtimes.into_iter().map(|make| make(&identity)).collect();
@@ -256,7 +257,7 @@ impl Coredinator {
             streams,
             drained,
             server,
-            file,
+            opened,
             _data_dir: data_dir,
         })
     }
@@ -274,8 +275,7 @@ pub struct Running {
     streams: CancellationToken,
     drained: CancellationToken,
     server: JoinHandle<()>,
-    /// The store, where it is a file that was opened here.
-    file: Option<SqliteStore>,
+    opened: OpenedStore,
     _data_dir: DataDir,
 }
 
@@ -328,10 +328,7 @@ impl Running {
             tracing::error!(%error, "the server ended badly");
         }
         self.registry.close();
-        // Without this a part of it would stay in SQLite's log beside it, and a copy of the file would not be whole.
-        if let Some(file) = self.file {
-            file.close().await;
-        }
+        self.opened.close().await;
     }
 }
 
@@ -351,25 +348,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// The store that the configuration names; the second is the same if it is a file, to be closed in the end.
-async fn open_store(config: &Config, data_dir: &DataDir) -> Result<(Arc<dyn Store>, Option<SqliteStore>), StartError> {
-    let file = async |path: &Path| {
-        let store = SqliteStore::open(path).await?;
-        Ok((Arc::new(store.clone()) as Arc<dyn Store>, Some(store)))
-    };
-    let Some(url) = &config.database_url else {
-        return file(&data_dir.store()).await;
-    };
-    match url.expose().split_once(':') {
-        Some(("sqlite", path)) => {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            file(Path::new(path)).await
-        }
-        Some(("memory", _)) => Ok((Arc::new(MemoryStore::new()), None)),
-        other => Err(StartError::Database { scheme: other.map_or("", |(scheme, _)| scheme).to_owned() }),
-    }
 }
 
 /// The identity of the coredinator to which the store belongs; coined with the store.

@@ -14,6 +14,7 @@ pub mod coordination;
 pub mod logging;
 mod metrics;
 mod serve;
+mod store;
 
 pub use compose::{Coredinator, Identity, Running, StartError};
 pub use coredinator_supervisor::Shutdown;

@@ -13,6 +13,8 @@ mod docker;
 #[expect(dead_code, reason = "the runtime's own tests use more of it")]
 mod engine;
 mod kill_loop;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod processes;
 mod services;
 mod start_up;

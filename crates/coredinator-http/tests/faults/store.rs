@@ -53,7 +53,7 @@ impl Drop for SmallDisk {
 }
 
 /// A refusal as it is documented: which one, whether and when to try again.
-fn assert_unavailable(answer: &Answer) {
+pub(crate) fn assert_unavailable(answer: &Answer) {
     assert_eq!(answer.status.as_u16(), 503, "{answer:?}");
     assert_eq!(answer.content_type, "application/problem+json");
     assert!(answer.retry_after.is_some(), "{answer:?}");

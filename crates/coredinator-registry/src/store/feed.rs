@@ -34,6 +34,8 @@ struct Tail {
     changes: VecDeque<Arc<Change>>,
     bytes: usize,
     compacted: Revision,
+    /// Which history this is; there is another after a store lost writes that it had acknowledged.
+    history: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -68,7 +70,7 @@ impl Feed {
         capacity_bytes: usize,
         log: Option<Arc<dyn Log>>,
     ) -> Self {
-        let tail = Tail { base: newest, changes: VecDeque::new(), bytes: 0, compacted };
+        let tail = Tail { base: newest, changes: VecDeque::new(), bytes: 0, compacted, history: 0 };
         let (signal, _) = watch::channel(Signal { newest, closed: false });
         Self { tail: Mutex::new(tail), signal, capacity: capacity.max(1), capacity_bytes, log }
     }
@@ -93,7 +95,11 @@ impl Feed {
         {
             let mut tail = self.tail();
             for change in changes {
-                let held = tail.base.0 + tail.changes.len() as u64;
+                let held = tail.held().0;
+                if change.revision.0 <= held {
+                    // Who wrote it and who follows the log may both tell it.
+                    continue;
+                }
                 if change.revision.0 != held + 1 {
                     // Something was committed that this feed was not told of: the log has it.
                     tail.changes.clear();
@@ -120,8 +126,7 @@ impl Feed {
     pub(super) fn compact(&self, up_to: Revision) {
         {
             let mut tail = self.tail();
-            let newest = Revision(tail.base.0 + tail.changes.len() as u64);
-            let up_to = up_to.min(newest);
+            let up_to = up_to.min(tail.held());
             while tail.base < up_to {
                 tail.drop_oldest();
             }
@@ -131,13 +136,30 @@ impl Feed {
         self.signal.send_modify(|_| ());
     }
 
+    /// Starts again at `newest`, of whose history only what is after `compacted` is still there. Where the history is not the
+    /// one that was told so far, `same` is false: every watch from before ends in `Compacted`, so that its reader lists anew.
+    #[cfg(feature = "postgres")]
+    pub(super) fn restart(&self, newest: Revision, compacted: Revision, same: bool) {
+        {
+            let mut tail = self.tail();
+            *tail = Tail { base: newest, changes: VecDeque::new(), bytes: 0, compacted, history: tail.history };
+            if !same {
+                tail.history += 1;
+            }
+        }
+        self.signal.send_modify(|signal| signal.newest = newest);
+    }
+
     /// Ends every watch once it has got everything.
     pub(super) fn close(&self) {
         self.signal.send_modify(|signal| signal.closed = true);
     }
 
-    fn read(&self, after: Revision) -> Read {
+    fn read(&self, after: Revision, history: u64) -> Read {
         let tail = self.tail();
+        if history != tail.history {
+            return Read::Compacted(tail.base);
+        }
         if after < tail.compacted {
             return Read::Compacted(tail.compacted);
         }
@@ -151,7 +173,8 @@ impl Feed {
     /// Every change after `after` to keys that start with `prefix`.
     pub(super) fn follow(self: Arc<Self>, prefix: String, after: Revision) -> ChangeStream {
         let signal = self.signal.subscribe();
-        let follower = Follower { feed: self, signal, prefix, after, ready: VecDeque::new(), ended: false };
+        let history = self.tail().history;
+        let follower = Follower { feed: self, signal, prefix, after, history, ready: VecDeque::new(), ended: false };
         stream::unfold(follower, |mut follower| async move {
             let item = follower.next().await?;
             Some((item, follower))
@@ -161,6 +184,11 @@ impl Feed {
 }
 
 impl Tail {
+    /// The newest revision that is held, or was dropped last.
+    fn held(&self) -> Revision {
+        Revision(self.base.0 + self.changes.len() as u64)
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(oldest) = self.changes.pop_front() {
             self.bytes -= weight(&oldest);
@@ -180,6 +208,7 @@ struct Follower {
     prefix: String,
     /// Everything up to here is told, or in `ready`.
     after: Revision,
+    history: u64,
     ready: VecDeque<Arc<Change>>,
     ended: bool,
 }
@@ -208,7 +237,7 @@ impl Follower {
         loop {
             // Marked as seen before reading, so that what is published meanwhile wakes us.
             let closed = self.signal.borrow_and_update().closed;
-            let (changes, up_to) = match (self.feed.read(self.after), &self.feed.log) {
+            let (changes, up_to) = match (self.feed.read(self.after, self.history), &self.feed.log) {
                 (Read::Compacted(at), _) => return Err(StoreError::Compacted(at)),
                 (Read::Changes(changes), _) => {
                     let up_to = changes.last().map_or(self.after, |change| change.revision);

@@ -4,12 +4,20 @@
 //! differ only in where records live. Both pass `coredinator_core::conformance::store`.
 
 mod feed;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod group;
 mod judge;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod retention;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 

@@ -6,20 +6,10 @@ use coredinator_core::{Change, Revision};
 use sqlx::SqliteConnection;
 
 use super::reader::revision;
-use crate::store::feed::weight;
-
-/// How many revisions are forgotten at once. More than what a group adds, so that a backlog shrinks.
-pub(super) const COMPACTION_STEP: u64 = 1024;
-
-/// How many revisions beyond those retained may gather before the oldest are forgotten.
-const COMPACTION_SLACK: u64 = 128;
-
-/// How much is kept, in revisions and in bytes of keys and values: whichever ends first.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Retention {
-    pub(super) revisions: u64,
-    pub(super) bytes: u64,
-}
+use crate::store::{
+    feed::weight,
+    retention::{Retention, step},
+};
 
 /// The weight of each revision that is kept, the oldest first.
 #[derive(Debug, Default)]
@@ -58,19 +48,12 @@ impl History {
 
     /// Up to where changes should be forgotten now, a bounded step at a time. The newest always stays.
     pub(super) fn due(&self, newest: Revision, compacted: Revision, keep: Retention) -> Option<Revision> {
-        let by_count = newest.0.saturating_sub(keep.revisions);
-        let by_count = by_count.saturating_sub(compacted.0) >= COMPACTION_SLACK;
-        let by_count = by_count.then(|| newest.0.saturating_sub(keep.revisions));
-        let due = by_count.max(self.too_heavy(newest, keep.bytes));
-        due.map(|due| Revision(due.min(compacted.0 + COMPACTION_STEP))).filter(|due| *due > compacted)
+        let by_weight = if keep.is_exceeded_by(self.bytes) { self.too_heavy(newest, keep.bytes) } else { None };
+        step(keep.by_count(newest, compacted).max(by_weight), compacted)
     }
 
-    /// The newest revision that has to go for the rest to weigh no more than `bytes`; with an eighth of slack, so that not
-    /// every write forgets.
-    fn too_heavy(&self, newest: Revision, bytes: u64) -> Option<u64> {
-        if self.bytes <= bytes.saturating_add(bytes / 8) {
-            return None;
-        }
+    /// The newest revision that has to go for the rest to weigh no more than `bytes`.
+    fn too_heavy(&self, newest: Revision, bytes: u64) -> Option<Revision> {
         let mut left = self.bytes;
         let mut last = None;
         for &(revision, weight) in self.weights.iter().take_while(|(revision, _)| *revision < newest) {
@@ -78,7 +61,7 @@ impl History {
                 break;
             }
             left -= weight;
-            last = Some(revision.0);
+            last = Some(revision);
         }
         last
     }

@@ -29,11 +29,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use options::SqliteOptions;
 
-use self::{
-    reader::Reader,
-    writer::{Command, Writer},
-};
-use super::{feed::Feed, judge};
+use self::{reader::Reader, writer::Writer};
+use super::{feed::Feed, group::Command, judge};
 
 /// How many commands wait in front of the writer before callers wait to hand in theirs.
 const INBOX: usize = 1024;

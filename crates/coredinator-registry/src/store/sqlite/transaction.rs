@@ -4,16 +4,19 @@
 //! writes and commits. Lists travel as JSON and values as one blob, so that the statements' text never varies and they
 //! stay prepared.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use coredinator_core::{Batch, Change, Epoch, Key, Lease, LeaseOperation, Revision, StoreError, Timestamp};
+use coredinator_core::{Change, Epoch, Key, Lease, Revision, Timestamp};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    history::{COMPACTION_STEP, History, Retention},
+    history::History,
     reader::{revision, signed},
 };
-use crate::store::judge::{self, View};
+use crate::store::{
+    group::{self, Answer, Request, State},
+    retention::{COMPACTION_STEP, Retention},
+};
 
 const BEGIN: &str = "
     BEGIN IMMEDIATE;
@@ -54,18 +57,6 @@ const FORGET: &str = "
     UPDATE meta SET compacted = ?1;
 ";
 
-/// One member of a group.
-pub(super) enum Request<'a> {
-    Write(&'a Batch),
-    Lease { name: &'a str, holder: &'a str, operation: LeaseOperation },
-}
-
-/// What one member of a group is answered.
-pub(super) enum Answer {
-    Write(Result<Revision, StoreError>),
-    Lease(Result<Lease, StoreError>),
-}
-
 /// What a group did, once committed.
 pub(super) struct Committed {
     pub(super) answers: Vec<Answer>,
@@ -93,70 +84,8 @@ pub(super) async fn carry_out(
     Ok(Committed { answers, changes: state.changes, compacted: forget.unwrap_or(state.compacted) })
 }
 
-/// What the verdicts depend on, kept up to date as the group goes on.
-#[derive(Default)]
-struct State {
-    revision: Revision,
-    compacted: Revision,
-    records: HashMap<Key, Revision>,
-    leases: HashMap<String, Lease>,
-    changes: Vec<Change>,
-    /// The leases that the group changed, by name.
-    granted: BTreeMap<String, Lease>,
-}
-
-impl View for State {
-    fn revision(&self) -> Revision {
-        self.revision
-    }
-    fn at(&self, key: &Key) -> Option<Revision> {
-        self.records.get(key).copied()
-    }
-    fn lease(&self, name: &str) -> Option<&Lease> {
-        self.leases.get(name)
-    }
-}
-
-impl State {
-    fn judge(&mut self, request: &Request<'_>, now: Timestamp) -> Answer {
-        match *request {
-            Request::Write(batch) => Answer::Write(judge::batch(self, batch.clone()).map(|change| self.apply(change))),
-            Request::Lease { name, holder, operation } => {
-                Answer::Lease(judge::lease(self.leases.get(name), name, holder, operation, now).inspect(|lease| {
-                    self.leases.insert(name.to_owned(), lease.clone());
-                    self.granted.insert(name.to_owned(), lease.clone());
-                }))
-            }
-        }
-    }
-
-    fn apply(&mut self, change: Option<Change>) -> Revision {
-        if let Some(change) = change {
-            self.revision = change.revision;
-            for (key, value) in &change.entries {
-                if value.is_some() {
-                    self.records.insert(key.clone(), change.revision);
-                } else {
-                    self.records.remove(key);
-                }
-            }
-            self.changes.push(change);
-        }
-        self.revision
-    }
-}
-
 async fn begin(connection: &mut SqliteConnection, requests: &[Request<'_>]) -> Result<State, sqlx::Error> {
-    let (mut keys, mut names) = (Vec::new(), Vec::new());
-    for request in requests {
-        match request {
-            Request::Write(batch) => {
-                keys.extend(batch.operations.iter().map(|operation| operation.key.as_str()));
-                names.extend(batch.fence.iter().map(|fence| fence.lease.as_str()));
-            }
-            Request::Lease { name, .. } => names.push(name),
-        }
-    }
+    let (keys, names) = group::concerned(requests);
     let rows = sqlx::query(BEGIN).bind(json(&keys)?).bind(json(&names)?).fetch_all(connection).await?;
     let mut state = State::default();
     for row in rows {

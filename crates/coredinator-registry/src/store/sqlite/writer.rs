@@ -6,54 +6,23 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{Batch, Lease, LeaseOperation, Revision, StoreError};
+use coredinator_core::{Revision, StoreError};
 use sqlx::{Connection, SqliteConnection};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     SqliteOptions,
     error::{classify, is_full, is_locked},
-    history::{History, Retention},
+    history::History,
     open::{Patience, connect_writer},
     reader::Reader,
-    transaction::{self, Answer, Committed, Request},
+    transaction::{self, Committed},
 };
-use crate::store::feed::Feed;
-
-/// How many requests, and bytes of values, one transaction gathers at most: so that none waits long for the others.
-const GROUP: usize = 512;
-const GROUP_BYTES: usize = 8 << 20;
-
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What the writer is asked to do. A reply that nobody waits for any more is no reason not to do it.
-pub(super) enum Command {
-    Write {
-        batch: Batch,
-        reply: Reply<Revision>,
-    },
-    Lease {
-        name: String,
-        holder: String,
-        operation: LeaseOperation,
-        reply: Reply<Lease>,
-    },
-    /// Forgets one step; answers how far it is, and the newest revision.
-    Compact {
-        up_to: Revision,
-        reply: Reply<(Revision, Revision)>,
-    },
-    /// Answers how long a round trip took.
-    Check {
-        reply: Reply<Duration>,
-    },
-    Close {
-        reply: oneshot::Sender<()>,
-    },
-}
+use crate::store::{
+    feed::Feed,
+    group::{self, Answer, Command, Request, Waiting, answer_all},
+    retention::Retention,
+};
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -64,52 +33,6 @@ pub(super) struct Writer {
     inbox: mpsc::Receiver<Command>,
     feed: Arc<Feed>,
     reader: Arc<Reader>,
-}
-
-/// A member of a group, and who waits for its answer.
-enum Waiting {
-    Write(Batch, Reply<Revision>),
-    Lease { name: String, holder: String, operation: LeaseOperation, reply: Reply<Lease> },
-}
-
-impl Waiting {
-    fn request(&self) -> Request<'_> {
-        match self {
-            Self::Write(batch, _) => Request::Write(batch),
-            Self::Lease { name, holder, operation, .. } => Request::Lease { name, holder, operation: *operation },
-        }
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Write(batch, _) => {
-                batch.operations.iter().filter_map(|operation| operation.value.as_ref()).map(Vec::len).sum()
-            }
-            Self::Lease { .. } => 0,
-        }
-    }
-
-    fn answer(self, answer: Answer) {
-        match (self, answer) {
-            (Self::Write(_, reply), Answer::Write(answer)) => drop(reply.send(answer)),
-            (Self::Lease { reply, .. }, Answer::Lease(answer)) => drop(reply.send(answer)),
-            // Answers are made in the order of the requests, so this does not happen; dropping the reply tells the caller.
-            _ => {}
-        }
-    }
-
-    fn refuse(self, error: StoreError) {
-        match self {
-            Self::Write(_, reply) => drop(reply.send(Err(error))),
-            Self::Lease { reply, .. } => drop(reply.send(Err(error))),
-        }
-    }
-}
-
-fn answer_all(group: Vec<Waiting>, answers: Vec<Answer>) {
-    for (waiting, answer) in group.into_iter().zip(answers) {
-        waiting.answer(answer);
-    }
 }
 
 fn refuse_all(group: Vec<Waiting>, path: &Path, error: sqlx::Error) {
@@ -171,24 +94,7 @@ impl Writer {
 
     /// Carries out a request together with whatever else waits; answers the first command that does not belong with them.
     async fn gather(&mut self, first: Waiting) -> Option<Command> {
-        let mut bytes = first.size();
-        let mut group = vec![first];
-        let mut other = None;
-        while group.len() < GROUP && bytes < GROUP_BYTES {
-            let waiting = match self.inbox.try_recv() {
-                Ok(Command::Write { batch, reply }) => Waiting::Write(batch, reply),
-                Ok(Command::Lease { name, holder, operation, reply }) => {
-                    Waiting::Lease { name, holder, operation, reply }
-                }
-                Ok(command) => {
-                    other = Some(command);
-                    break;
-                }
-                Err(_) => break,
-            };
-            bytes += waiting.size();
-            group.push(waiting);
-        }
+        let (group, other) = group::gather(first, &mut self.inbox);
         match self.commit(&group).await {
             Ok(answers) => answer_all(group, answers),
             Err(error) if is_full(&error) && group.len() > 1 => {

@@ -1,6 +1,10 @@
 //! Reading untrusted documents field by field, so that every error is told at once and with its place.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -85,6 +89,21 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         .map(|(_, candidate)| candidate)
 }
 
+/// The keys that readers asked for, by the pointers of their objects.
+pub type AskedKeys = BTreeMap<String, BTreeSet<&'static str>>;
+
+thread_local! {
+    static RECORD: RefCell<Option<AskedKeys>> = const { RefCell::new(None) };
+}
+
+/// Runs `read`, and answers which keys it asked for of which objects: what there is to say, as the readers themselves know
+/// it. For descriptions of documents, and for tests that hold them against the readers.
+pub fn record<T>(read: impl FnOnce() -> T) -> (T, AskedKeys) {
+    let before = RECORD.replace(Some(AskedKeys::new()));
+    let read = read();
+    (read, RECORD.replace(before).unwrap_or_default())
+}
+
 /// Takes an object apart key by key, gathering every error instead of stopping at the first.
 ///
 /// A key that nobody takes is unknown, and told with the nearest of the keys that were asked for; keys that start with
@@ -128,6 +147,11 @@ impl FieldReader {
     /// Takes a key's raw value; `null` counts as absent.
     pub fn raw(&mut self, key: &'static str) -> Option<Value> {
         self.asked.insert(key);
+        RECORD.with_borrow_mut(|record| {
+            if let Some(record) = record {
+                record.entry(self.pointer.clone()).or_default().insert(key);
+            }
+        });
         self.fields.remove(key).filter(|value| !value.is_null())
     }
 

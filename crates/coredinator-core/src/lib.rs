@@ -11,6 +11,7 @@
 //! It does no I/O, starts no task and names no HTTP, SQL or container library.
 
 pub mod clock;
+pub mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod coordination;
@@ -30,6 +31,7 @@ mod store;
 mod text;
 
 pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
+pub use config::{ConfigAction, ConfigChange, ServiceConfig};
 pub use dependency::{Dependency, DependencyCondition, DependencyCycle, DependencyGraph};
 pub use field::{FieldError, FieldErrors};
 pub use health::{CheckTiming, Fallback, HealthCheck, HealthStatus, HttpCheck, ProbeSpec, StatusRange};
@@ -44,7 +46,8 @@ pub use runtime::{
 };
 pub use service::{LogRetention, ServiceSpec, Signal, SpecDefaults};
 pub use status::{
-    Event, Exit, InstanceRecord, InstanceState, Intent, Origin, Reason, ServiceRecord, ServiceStatus, Severity,
+    ConfigAck, ConfigRollout, Event, Exit, InstanceRecord, InstanceState, Intent, Origin, Reason, RejectedConfig,
+    ServiceRecord, ServiceStatus, Severity,
 };
 pub use store::{
     Batch, Change, ChangeStream, Fence, InvalidKey, Key, Lease, LeaseOperation, Listing, Operation, Precondition,

@@ -7,7 +7,7 @@ use futures_core::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ExecOutcome, ExecRequest, Exit, FieldError, HealthCheck, InstanceId, ProbeReport, ProbeSpec, RuntimeName,
+    ConfigAction, ExecOutcome, ExecRequest, Exit, FieldError, HealthCheck, InstanceId, ProbeReport, ProbeSpec, RuntimeName,
     ServiceName, ServiceSpec, Signal, Timestamp,
 };
 
@@ -159,6 +159,8 @@ pub struct RuntimeCapabilities {
     pub native_health: bool,
     /// It shows what was really asked for an instance: [`Runtime::inspect`].
     pub inspects: bool,
+    /// It can send signals to instances: [`Runtime::signal`].
+    pub signals: bool,
 }
 
 /// Why a runtime could not do what it was asked.
@@ -289,6 +291,18 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`RuntimeError::Unavailable`], [`RuntimeError::Internal`]: something of it may be left.
     async fn stop(&self, instance: &InstanceRef, how: StopRequest) -> Result<(), RuntimeError>;
 
+    /// Sends a signal to an instance's main process, and answers when it has been sent. One that is gone is no error: its
+    /// end is told by [`watch`](Self::watch).
+    ///
+    /// To ensure correctness: nothing but the instance is touched, even if its process id or name is another's by now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`] without [`RuntimeCapabilities::signals`]; [`RuntimeError::Unavailable`].
+    async fn signal(&self, instance: &InstanceRef, signal: Signal) -> Result<(), RuntimeError> {
+        let _ = (instance, signal);
+        Err(RuntimeError::Unsupported { runtime: self.name(), what: "signals" })
+    }
+
     /// Reads a service's output. Without `follow` the stream ends with the newest line.
     ///
     /// # Errors
@@ -359,8 +373,8 @@ impl fmt::Debug for dyn Runtime {
     }
 }
 
-/// Checks what a spec asks of its runtime: as the runtime's own [`validate`](Runtime::validate) does, and that it has a health
-/// of its own where a check relies on that. Pointers are relative to the spec.
+/// Checks what a spec asks of its runtime: as the runtime's own [`validate`](Runtime::validate) does, that it has a health of
+/// its own where a check relies on that, and that it sends signals where the spec asks for them. Pointers are relative to the spec.
 #[must_use]
 pub fn validate_spec(runtime: &dyn Runtime, spec: &ServiceSpec) -> Vec<FieldError> {
     let mut errors = runtime.validate(spec);
@@ -370,6 +384,11 @@ pub fn validate_spec(runtime: &dyn Runtime, spec: &ServiceSpec) -> Vec<FieldErro
             let detail = format!("runtime {} has no health checks of its own", runtime.name());
             errors.push(FieldError::new(format!("/{key}/kind"), detail));
         }
+    }
+    let signals = spec.config.layer.is_some() && spec.config.change.action == ConfigAction::Signal;
+    if signals && !runtime.capabilities().signals {
+        let detail = format!("runtime {} cannot send signals", runtime.name());
+        errors.push(FieldError::new("/config_change/action", detail).with_hint("action: http, or restart"));
     }
     errors
 }

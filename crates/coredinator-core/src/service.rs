@@ -7,14 +7,14 @@ use serde_json::{Map, Value};
 
 use crate::{
     Backoff, CheckTiming, Dependency, FieldError, FieldErrors, HealthCheck, ProbeSpec, RestartBudget, RestartPolicy,
-    RuntimeName, ServiceName,
+    RuntimeName, ServiceConfig, ServiceName,
     duration::Seconds,
     field::{FieldReader, kind},
     health::Fallback,
     text,
 };
 
-/// A signal that asks a process to end, by its POSIX name.
+/// A signal that asks a process to do something, above all to end, by its POSIX name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[expect(missing_docs, reason = "the names are POSIX's own")]
@@ -51,7 +51,7 @@ impl FromStr for Signal {
         let wanted = upper.strip_prefix("SIG").unwrap_or(&upper);
         Self::ALL.iter().find(|(_, name)| name[3..] == *wanted).map(|(signal, _)| *signal).ok_or_else(|| {
             let known: Vec<&str> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            format!("unknown stop signal {text:?} (one of {})", known.join(", "))
+            format!("unknown signal {text:?} (one of {})", known.join(", "))
         })
     }
 }
@@ -168,6 +168,9 @@ pub struct ServiceSpec {
     pub version: Option<String>,
     /// How much of its output is kept.
     pub logs: LogRetention,
+    /// Its configuration document, and what is done when that changes.
+    #[serde(flatten)]
+    pub config: ServiceConfig,
     /// Keys that its runtime understands, checked by [`Runtime::validate`](crate::Runtime::validate), and the user's own
     /// `x-…` keys.
     #[serde(flatten)]
@@ -205,6 +208,10 @@ impl ServiceSpec {
         "labels",
         "version",
         "logs",
+        "config",
+        "config_overrides",
+        "config_change",
+        "config_schema",
     ];
 
     /// More replicas than any one machine can start by mistake.
@@ -256,6 +263,7 @@ impl ServiceSpec {
             labels: reader.parsed("labels", parse_environment).unwrap_or_default(),
             version: reader.optional("version"),
             logs: reader.parsed("logs", LogRetention::parse).unwrap_or_default(),
+            config: ServiceConfig::read(&mut reader, runtime.is_some()),
             options: Map::new(),
             runtime,
             health_endpoint,

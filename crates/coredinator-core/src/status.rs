@@ -1,8 +1,9 @@
 //! What coredinator observed of services: the states of instances, and what follows for the service as a whole.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{InstanceId, InstanceRef, Revision, RuntimeName, ServiceName, clock::Timestamp};
 
@@ -220,6 +221,12 @@ pub struct InstanceRecord {
     /// Up to which of the user's commands ([`Intent`]) it has followed.
     #[serde(default)]
     pub followed: u64,
+    /// The revision of the service's configuration document that its current or last life was given; 0: none.
+    #[serde(default)]
+    pub config_revision: u64,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_at: Option<Timestamp>,
 }
 
 impl InstanceRecord {
@@ -259,6 +266,8 @@ pub struct Intent {
 pub enum Origin {
     /// Declared in the configuration file: gone when the file no longer names it.
     File,
+    /// Declared by an update of the configuration: gone when one no longer names it.
+    Config,
     /// Registered through the API or by a program: gone when it is deregistered.
     #[default]
     Api,
@@ -280,6 +289,74 @@ pub struct ServiceRecord {
     /// It was deregistered; its instances are being stopped, after which it is gone.
     #[serde(default)]
     pub deleting: bool,
+    /// Its configuration document on the base that all share, before what is laid over it for single replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Map<String, Value>>,
+    /// Rises with every change of that document or of what is laid over it, from 1; 0 while there is none.
+    #[serde(default)]
+    pub config_revision: u64,
+}
+
+impl ServiceRecord {
+    /// The document of one replica; `None` where the service has none.
+    #[must_use]
+    pub fn config_of(&self, replica: u32) -> Option<Map<String, Value>> {
+        let mut document = self.config.clone()?;
+        if let Some(over) = self.spec.config.overrides.get(&replica) {
+            crate::config::merge(&mut document, over);
+        }
+        Some(document)
+    }
+}
+
+/// How far a service's configuration document has come. Written by the supervisor.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ConfigRollout {
+    /// The newest revision with which every instance was well; 0: none yet.
+    pub stable: u64,
+    /// The document of that revision, before what is laid over it for single replicas.
+    #[serde(default)]
+    pub document: Map<String, Value>,
+    /// What is laid over it for single replicas.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<u32, Map<String, Value>>,
+    /// The newest revision that failed and was taken back, until there is a newer one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedConfig>,
+}
+
+impl ConfigRollout {
+    /// The stable document of one replica.
+    #[must_use]
+    pub fn config_of(&self, replica: u32) -> Map<String, Value> {
+        let mut document = self.document.clone();
+        if let Some(over) = self.overrides.get(&replica) {
+            crate::config::merge(&mut document, over);
+        }
+        document
+    }
+}
+
+/// A revision of a service's configuration document that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedConfig {
+    /// Which.
+    pub revision: u64,
+    /// Why, in a clause.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An instance's own word that a revision of its configuration document is in force in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigAck {
+    /// Which instance said so.
+    pub instance: InstanceId,
+    /// The revision.
+    pub revision: u64,
+    /// When it said so.
+    pub at: Timestamp,
 }
 
 /// Something that happened, for people and programs that watch.

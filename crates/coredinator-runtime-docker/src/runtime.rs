@@ -7,7 +7,7 @@ use bollard::models::ContainerInspectResponse;
 use coredinator_core::{
     ExecOutcome, ExecRequest, FieldError, InstanceRef, LogQuery, LogStream, Observation, ObservationStream,
     ProbeReport, Runtime, RuntimeCapabilities, RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec,
-    StartRequest, Started, StopRequest,
+    Signal, StartRequest, Started, StopRequest,
 };
 use futures_util::{StreamExt, stream};
 
@@ -55,6 +55,7 @@ impl Runtime for DockerRuntime {
             exec: true,
             native_health: true,
             inspects: true,
+            signals: true,
         }
     }
 
@@ -117,6 +118,10 @@ impl Runtime for DockerRuntime {
 
     async fn stop(&self, instance: &InstanceRef, how: StopRequest) -> Result<(), RuntimeError> {
         self.shared.stop(&instance.id, how).await
+    }
+
+    async fn signal(&self, instance: &InstanceRef, signal: Signal) -> Result<(), RuntimeError> {
+        self.shared.signal_instance(&instance.id, signal).await
     }
 
     async fn logs(&self, query: LogQuery) -> Result<LogStream, RuntimeError> {

@@ -270,6 +270,16 @@ impl Shared {
         Err(RuntimeError::Internal { message: format!("the container of {id} survives SIGKILL"), source: None })
     }
 
+    /// Signals the main process of an instance, if it runs.
+    pub(crate) async fn signal_instance(&self, id: &InstanceId, signal: Signal) -> Result<(), RuntimeError> {
+        match self.engine.find(id).await? {
+            Some(Container { state: State::Running { .. }, id: container, .. }) => {
+                self.signal(&container, signal).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn signal(&self, container: &str, signal: Signal) -> Result<(), RuntimeError> {
         let options = KillContainerOptionsBuilder::new().signal(&signal.to_string()).build();
         let sent = self.engine.client().await?.kill_container(container, Some(options)).await;

@@ -139,6 +139,16 @@ impl Instance {
         tokio::time::timeout(VANISH, self.ended()).await.is_ok()
     }
 
+    /// Sends its leader a signal.
+    pub(crate) fn send(&self, signal: coredinator_core::Signal) {
+        // It may end at any moment, which is told by its end.
+        if let Err(error) = self.fd.signal(number(signal))
+            && error.raw_os_error() != Some(libc::ESRCH)
+        {
+            warn!(instance = %self.id, %error, "cannot signal the process");
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         // It may end at any moment; that there is nobody left is what a stop wants.
         if let Err(error) = self.fd.signal_group(signal)

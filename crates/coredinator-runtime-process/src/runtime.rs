@@ -130,6 +130,7 @@ impl Runtime for ProcessRuntime {
             exec: true,
             native_health: false,
             inspects: true,
+            signals: true,
         }
     }
 
@@ -188,6 +189,13 @@ impl Runtime for ProcessRuntime {
             source: None,
         };
         gone.then_some(()).ok_or_else(survives)
+    }
+
+    async fn signal(&self, instance: &InstanceRef, signal: coredinator_core::Signal) -> Result<(), RuntimeError> {
+        if let Place::Running(running) = self.resolve(instance.clone()).await? {
+            running.send(signal);
+        }
+        Ok(())
     }
 
     async fn logs(&self, query: LogQuery) -> Result<LogStream, RuntimeError> {

@@ -77,6 +77,8 @@ impl Slot {
             last_exit: None,
             next_restart_at: None,
             followed: 0,
+            config_revision: 0,
+            config_at: None,
         })
     }
 

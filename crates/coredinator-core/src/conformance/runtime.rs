@@ -317,6 +317,9 @@ cases! {
         watching_what_never_was_tells_an_end,
         dropping_a_watch_touches_nothing,
     ],
+    ends: |capabilities| capabilities.signals => [
+        a_signal_reaches_what_runs_and_nothing_else,
+    ],
     adoption: |_| true => [
         what_has_ended_is_not_listed,
         known_instances_are_listed,

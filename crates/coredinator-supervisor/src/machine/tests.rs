@@ -26,6 +26,8 @@ impl World {
             origin: Origin::Api,
             created_at: Timestamp::UNIX_EPOCH,
             deleting: false,
+            config: None,
+            config_revision: 0,
         });
         let wanted = record.spec.replicas;
         #[expect(clippy::disallowed_methods, reason = "any instant will do as the start of a test's own clock")]

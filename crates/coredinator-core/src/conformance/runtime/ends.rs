@@ -99,3 +99,17 @@ pub(super) async fn dropping_a_watch_touches_nothing(subject: &mut Subject) {
     drop(subject.watch(&started));
     assert_eq!(subject.listed(&[&started]).await, ids(&[&started]));
 }
+
+pub(super) async fn a_signal_reaches_what_runs_and_nothing_else(subject: &mut Subject) {
+    let (one, other) = (subject.start("one", 0, Workload::Runs).await, subject.start("other", 0, Workload::Runs).await);
+    runs(&mut subject.watch(&one)).await;
+    let end = subject.watch(&one);
+    // Heeded by ending; it was nobody's stop.
+    within("a signal", subject.runtime.signal(&one.instance, Signal::Term)).await.expect("is sent");
+    ends(end).await;
+    assert_eq!(subject.listed(&[&one, &other]).await, ids(&[&other]));
+    within("a signal", subject.runtime.signal(&one.instance, Signal::Term))
+        .await
+        .expect("one that is gone is no error");
+    assert_eq!(subject.listed(&[&one, &other]).await, ids(&[&other]));
+}

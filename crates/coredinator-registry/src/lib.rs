@@ -13,6 +13,7 @@ pub mod store;
 
 pub use data_dir::{DataDir, DataDirError};
 pub use registry::{
-    Command, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, Registry, RegistryError,
-    RegistryOptions, ServiceView, SyncReport,
+    Command, ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision,
+    ConfigSource, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, Placed, PlanAction, PlanEffect,
+    Registry, RegistryError, RegistryOptions, SectionPlan, ServicePlan, ServiceView, Was,
 };

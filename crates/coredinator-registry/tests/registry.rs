@@ -15,8 +15,8 @@ use coredinator_core::{
     StoreError, StoreStatus, SystemClock,
 };
 use coredinator_registry::{
-    Command, Declared, EventItem, NewEvent, Registry, RegistryError, RegistryOptions, ServiceView,
-    health::ProbeRegistry, store::MemoryStore,
+    Command, ConfigDocument, ConfigEdit, ConfigOutcome, ConfigSource, Declared, EventItem, NewEvent, PlanAction,
+    Registry, RegistryError, RegistryOptions, ServiceView, health::ProbeRegistry, store::MemoryStore,
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -114,6 +114,19 @@ async fn declare(registry: &Registry, document: Value) -> Result<(Declared, Arc<
     registry.declare(spec(document), Origin::Api, false).await
 }
 
+/// Applies a file that declares these.
+async fn apply(
+    registry: &Registry,
+    documents: impl IntoIterator<Item = Value>,
+) -> Result<ConfigOutcome, RegistryError> {
+    let wanted = ConfigDocument::of(documents.into_iter().map(spec));
+    registry.change_config(&wanted, ConfigEdit::new(ConfigSource::File, "file", "")).await
+}
+
+fn planned(outcome: &ConfigOutcome, action: PlanAction) -> Vec<String> {
+    outcome.plan.of(action).map(ToString::to_string).collect()
+}
+
 fn code(result: &Result<impl Sized, RegistryError>) -> &'static str {
     match result {
         Ok(_) => "Ok",
@@ -147,6 +160,8 @@ fn running(service: &str, replica: u32) -> InstanceRecord {
         last_exit: None,
         next_restart_at: None,
         followed: 0,
+        config_revision: 0,
+        config_at: None,
     }
 }
 
@@ -177,9 +192,13 @@ async fn declaring_is_idempotent_and_replacing_is_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_service_of_the_file_that_registers_itself_stays_the_files() {
     let registry = open(&Brittle::default()).await;
-    registry.sync(vec![spec(managed("a"))]).await.unwrap();
+    apply(&registry, [managed("a")]).await.unwrap();
     assert_eq!(declare(&registry, managed("a")).await.unwrap().0, Declared::Unchanged);
-    assert_eq!(registry.sync(vec![]).await.unwrap().removed.len(), 1);
+    let other = with(managed("a"), "labels", json!({"k": "v"}));
+    let (_, view) = registry.declare(spec(other), Origin::Api, true).await.unwrap();
+    assert_eq!(view.record.origin, Origin::File);
+    assert_eq!(registry.config().revision, 2, "what the configuration declares changes by a revision");
+    assert_eq!(planned(&apply(&registry, []).await.unwrap(), PlanAction::Delete), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,15 +235,14 @@ async fn deregistering_ends_an_external_service_at_once_and_a_managed_one_when_i
 async fn loading_a_file_touches_only_what_changed() {
     let registry = open(&Brittle::default()).await;
     declare(&registry, managed("api")).await.unwrap();
-    registry.sync(["a", "b", "c"].map(|name| spec(managed(name))).into()).await.unwrap();
+    apply(&registry, ["a", "b", "c"].map(managed)).await.unwrap();
     let before = registry.service("a").unwrap();
     let changed = with(managed("b"), "command", json!("y"));
-    let report = registry.sync(vec![spec(managed("a")), spec(changed), spec(managed("d"))]).await.unwrap();
-    let names = |names: &[ServiceName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(names(&report.created), ["d"]);
-    assert_eq!(names(&report.replaced), ["b"]);
-    assert_eq!(names(&report.removed), ["c"]);
-    assert_eq!(names(&report.unchanged), ["a"]);
+    let outcome = apply(&registry, [managed("a"), changed, managed("d")]).await.unwrap();
+    assert_eq!(planned(&outcome, PlanAction::Create), ["d"]);
+    assert_eq!(planned(&outcome, PlanAction::Update), ["b"]);
+    assert_eq!(planned(&outcome, PlanAction::Delete), ["c"]);
+    assert_eq!(planned(&outcome, PlanAction::Unchanged), ["a"]);
     let after = registry.service("a").unwrap();
     assert_eq!((after.revision, after.index), (before.revision, before.index));
     assert!(!registry.service("api").unwrap().record.deleting, "what the API registered is not the file's to remove");
@@ -276,7 +294,7 @@ async fn a_cycle_is_refused_with_its_path_and_changes_nothing() {
     let Err(RegistryError::Invalid(errors)) = declare(&registry, closing.clone()).await else { panic!("taken") };
     assert_eq!(errors[0].pointer, "/depends_on");
     assert!(errors[0].detail.contains('a') && errors[0].detail.contains('b'), "{errors:?}");
-    let Err(RegistryError::Invalid(errors)) = registry.sync(vec![spec(closing)]).await else { panic!("taken") };
+    let Err(RegistryError::Invalid(errors)) = apply(&registry, [closing]).await else { panic!("taken") };
     assert_eq!(errors[0].pointer, "/services/b/depends_on");
     assert_eq!(code(&registry.service("b")), "NotFound");
 }

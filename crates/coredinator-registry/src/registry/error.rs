@@ -17,10 +17,27 @@ pub enum RegistryError {
     /// The state of the service does not allow it.
     #[error("{message}")]
     Conflict {
-        /// A `CamelCase` word of a fixed set: `AlreadyExists`, `External`, `Deleting`.
+        /// A `CamelCase` word of a fixed set: `AlreadyExists`, `External`, `Deleting`, `NoHeartbeat`,
+        /// `NoInstance`, `NoConfig`.
         code: &'static str,
         /// What stands against it, and what to do.
         message: String,
+    },
+    /// Another revision of the configuration is the newest than the one that was expected.
+    #[error("the configuration has changed meanwhile: its newest revision is {current}")]
+    Stale {
+        /// The newest revision.
+        current: u64,
+    },
+    /// There is no such revision of the configuration.
+    #[error("there is no revision {revision} of the configuration: {oldest} to {newest} are kept")]
+    NoRevision {
+        /// What was asked for.
+        revision: u64,
+        /// The oldest that is kept.
+        oldest: u64,
+        /// The newest.
+        newest: u64,
     },
     /// What was asked is not valid.
     #[error("invalid: {}", FieldErrors(.0.clone()))]

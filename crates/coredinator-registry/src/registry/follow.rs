@@ -8,8 +8,8 @@ use std::{
 };
 
 use coredinator_core::{
-    Change, ChangeStream, Event, HealthCheck, HealthStatus, InstanceRecord, InstanceState, Intent, Key, ProbeTarget,
-    Record, Revision, ServiceName, ServiceRecord, StoreError,
+    Change, ChangeStream, ConfigAck, ConfigRollout, Event, HealthCheck, HealthStatus, InstanceRecord, InstanceState,
+    Intent, Key, ProbeTarget, Record, Revision, ServiceName, ServiceRecord, StoreError,
 };
 use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    ConfigHead, Shared,
     events::NewEvent,
     journal::{Entry, Journal},
     keys::{self, Subject},
@@ -33,6 +33,8 @@ struct Parts {
     /// Of the intent's record, if there is one.
     intent_at: Option<Revision>,
     instances: BTreeMap<u32, Arc<InstanceRecord>>,
+    acks: Arc<BTreeMap<u32, ConfigAck>>,
+    rollout: Arc<ConfigRollout>,
     checks: BTreeMap<CheckKey, (ProbeTarget, coredinator_core::CheckTiming, Arc<CheckCell>)>,
 }
 
@@ -41,13 +43,15 @@ pub(super) struct Follower {
     monitor: HealthMonitor,
     journal: Journal,
     services: BTreeMap<ServiceName, Parts>,
+    /// A head that readers get once they see the services that came with it.
+    head: Option<ConfigHead>,
     /// Up to where the store has been followed.
     revision: Revision,
 }
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, monitor: HealthMonitor, journal: Journal) -> Self {
-        Self { shared, monitor, journal, services: BTreeMap::new(), revision: Revision::ZERO }
+        Self { shared, monitor, journal, services: BTreeMap::new(), head: None, revision: Revision::ZERO }
     }
 
     /// Reads everything, and answers the changes from there.
@@ -59,7 +63,9 @@ impl Follower {
             // The checks stay: what is still wanted is found again.
             (parts.record, parts.intent, parts.intent_at) = (None, Arc::default(), None);
             parts.instances.clear();
+            (parts.acks, parts.rollout) = (Arc::default(), Arc::default());
         }
+        self.head = Some(ConfigHead::default());
         let mut events: Vec<&Record> = Vec::new();
         for record in &listing.records {
             if keys::parse(&record.key) == Some(Subject::Event) {
@@ -165,6 +171,25 @@ impl Follower {
                 }
                 Some(name)
             }
+            Subject::Ack(name, replica) => {
+                let read = value.and_then(|value| decode::<ConfigAck>(key, value));
+                let acks = Arc::make_mut(&mut self.parts(&name).acks);
+                match read {
+                    Some(ack) => drop(acks.insert(replica, ack)),
+                    None => drop(acks.remove(&replica)),
+                }
+                Some(name)
+            }
+            Subject::Rollout(name) => {
+                let read = value.and_then(|value| decode::<ConfigRollout>(key, value));
+                self.parts(&name).rollout = Arc::new(read.unwrap_or_default());
+                Some(name)
+            }
+            Subject::ConfigHead => {
+                let read = value.and_then(|value| decode::<ConfigHead>(key, value)).unwrap_or_default();
+                self.head = Some(ConfigHead { stored: value.map(|_| revision), ..read });
+                None
+            }
             Subject::Event => None,
         }
     }
@@ -185,6 +210,9 @@ impl Follower {
     fn publish(&mut self, touched: BTreeSet<ServiceName>, revision: Revision) {
         for name in touched {
             self.rebuild(&name);
+        }
+        if let Some(head) = self.head.take() {
+            self.shared.config.send_replace(Arc::new(head));
         }
         self.revision = self.revision.max(revision);
         let revision = self.revision;
@@ -250,6 +278,8 @@ impl Follower {
             since: self.shared.clock.now(),
             instances: instances.collect(),
             check: cell(CheckKey { service: name.clone(), replica: None, instance: None, kind: CheckKind::Health }),
+            acks: Arc::clone(&parts.acks),
+            rollout: Arc::clone(&parts.rollout),
             // This task alone replaces snapshots, so the next number is known.
             index: *self.shared.index.borrow() + 1,
         };

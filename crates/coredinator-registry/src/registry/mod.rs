@@ -3,6 +3,7 @@
 //! Writes go to the store; one task follows the store's changes (its own and others') and the health monitor's verdicts,
 //! and makes of them one immutable [`ServiceView`] per service. Readers take these snapshots and never wait for the store.
 
+mod config;
 mod error;
 mod events;
 mod follow;
@@ -23,16 +24,20 @@ use std::{
 };
 
 use coredinator_core::{
-    Event, FieldError, InstanceId, InstanceState, Key, Outcome, ProbeReport, Revision, ServiceName, ServiceSpec,
-    SharedClock, Store, StoreError, StoreStatus, Timestamp, field,
+    Event, FieldError, HealthCheck, InstanceId, InstanceState, Key, Outcome, ProbeReport, Revision, ServiceName,
+    ServiceSpec, SharedClock, Store, StoreError, StoreStatus, Timestamp, field,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use config::{
+    ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision, ConfigSource,
+    Placed, PlanAction, PlanEffect, SectionPlan, ServicePlan, Was,
+};
 pub use error::RegistryError;
 pub use events::{EventCursor, EventItem, NewEvent};
 pub use view::{Endpoint, InstanceView, ServiceView};
-pub use write::{Command, Declared, SyncReport};
+pub use write::{Command, Declared};
 
 use crate::health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry};
 
@@ -76,6 +81,8 @@ struct Shared {
     /// Up to which revision the store has been followed.
     followed: watch::Sender<Revision>,
     events: Arc<events::EventLog>,
+    /// The configuration's newest revision.
+    config: watch::Sender<Arc<ConfigHead>>,
     listeners: Mutex<Vec<mpsc::UnboundedSender<ServiceName>>>,
     /// Each write of a user is decided on what is there. Who decides about more than one service holds it alone; those
     /// who decide about one each share it, and hold that one's lock of `deciding_on`, so that the store can gather them.
@@ -104,6 +111,7 @@ impl Registry {
             index: watch::Sender::new(0),
             followed: watch::Sender::new(Revision::ZERO),
             events: Arc::new(events::EventLog::new()),
+            config: watch::Sender::new(Arc::default()),
             listeners: Mutex::default(),
             deciding: tokio::sync::RwLock::default(),
             deciding_on: (0..DECIDING_ON).map(|_| tokio::sync::Mutex::default()).collect(),
@@ -180,7 +188,13 @@ impl Registry {
     pub fn validate_checks(&self, spec: &ServiceSpec) -> Vec<FieldError> {
         let sections = [("/health_check", &spec.health_check), ("/readiness_check", &spec.readiness_check)];
         let checks = sections.into_iter().filter_map(|(pointer, check)| check.as_ref().map(|check| (pointer, check)));
-        checks.flat_map(|(at, check)| self.probes.validate(check).into_iter().map(move |e| e.under(at))).collect()
+        checks.flat_map(|(at, check)| self.validate_check(check).into_iter().map(move |e| e.under(at))).collect()
+    }
+
+    /// Checks one health check; pointers are relative to it.
+    #[must_use]
+    pub fn validate_check(&self, check: &HealthCheck) -> Vec<FieldError> {
+        self.probes.validate(check)
     }
 
     /// Takes a service's own word that it lives (`Outcome::Pass`) or not.

@@ -139,6 +139,8 @@ mod tests {
             origin: Origin::Api,
             created_at: Timestamp::UNIX_EPOCH,
             deleting: false,
+            config: None,
+            config_revision: 0,
         }
     }
 
@@ -163,6 +165,8 @@ mod tests {
             last_exit: None,
             next_restart_at: None,
             followed: 0,
+            config_revision: 0,
+            config_at: None,
         }
     }
 

@@ -1,10 +1,10 @@
 //! What readers see: one immutable snapshot per service, replaced whole when something about it changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use coredinator_core::{
-    Exit, HealthStatus, InstanceRecord, InstanceState, Intent, Reason, Revision, ServiceName, ServiceRecord,
-    ServiceStatus, Timestamp,
+    ConfigAck, ConfigRollout, Exit, HealthStatus, InstanceRecord, InstanceState, Intent, Reason, Revision, ServiceName,
+    ServiceRecord, ServiceStatus, Timestamp,
 };
 
 use super::status::{self, Verdict};
@@ -33,6 +33,10 @@ pub struct ServiceView {
     pub instances: Vec<InstanceView>,
     /// What the check of an external service says.
     pub check: Option<Arc<CheckCell>>,
+    /// What instances said last of their configuration documents, by replica. It may be an earlier life's word.
+    pub acks: Arc<BTreeMap<u32, ConfigAck>>,
+    /// How far the service's configuration document has come.
+    pub rollout: Arc<ConfigRollout>,
     /// Rises with every change of this snapshot; comparable across services.
     pub index: u64,
 }

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
     Batch, DependencyGraph, FieldError, InstanceRecord, Intent, Origin, Precondition, RestartPolicy, Revision,
-    ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp, field,
+    ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
 };
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use super::{NewEvent, Registry, RegistryError, ServiceView, keys};
+use super::{NewEvent, Registry, RegistryError, ServiceView, config, keys};
 
 /// What a declaration came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -35,19 +36,6 @@ pub enum Command {
     Scale(u32),
 }
 
-/// What loading a file changed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct SyncReport {
-    /// Services that are new.
-    pub created: Vec<ServiceName>,
-    /// Services that are declared differently now.
-    pub replaced: Vec<ServiceName>,
-    /// Services that the file no longer names.
-    pub removed: Vec<ServiceName>,
-    /// Services that are as they were.
-    pub unchanged: Vec<ServiceName>,
-}
-
 impl Registry {
     /// Declares a service: registers a new one, or (with `replace`) changes an existing one.
     ///
@@ -62,20 +50,31 @@ impl Registry {
         replace: bool,
     ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
         let name = spec.name.clone();
-        // Without dependencies nothing hangs on the other services, and many are declared side by side.
-        let (_all, _one);
-        if spec.depends_on.is_empty() {
-            _one = (self.shared.deciding.read().await, self.shared.deciding_on(&name).lock().await);
-        } else {
-            _all = self.shared.deciding.write().await;
+        // Without dependencies nothing hangs on the other services, and many are declared side by side; but what the
+        // configuration declares is one with all of it.
+        let alone = |shared: &super::Shared| {
+            spec.depends_on.is_empty() && shared.service(name.as_str()).is_none_or(|view| !is_configured(&view))
+        };
+        let (mut _all, mut _one) = (None, None);
+        if alone(&self.shared) {
+            _one = Some((self.shared.deciding.read().await, self.shared.deciding_on(&name).lock().await));
         }
+        if !alone(&self.shared) {
+            _one = None;
+            _all = Some(self.shared.deciding.write().await);
+        }
+        let head = self.config();
         let existing = self.shared.service(name.as_str());
         let mut invalid = self.validate_checks(&spec);
         invalid.extend(self.cycle_with(std::slice::from_ref(&spec), &[]).map(|(_, error)| error));
         if !invalid.is_empty() {
             return Err(RegistryError::Invalid(invalid));
         }
-        let Some(record) = redeclare(existing.as_deref(), spec, origin, self.shared.clock.now()) else {
+        let base = config::base(&head.sections);
+        // What the configuration declares stays its own.
+        let configured = existing.as_ref().filter(|view| is_configured(view));
+        let origin = configured.map_or(origin, |view| view.record.origin);
+        let Some(record) = redeclare(existing.as_deref(), spec, origin, &base, self.shared.clock.now()) else {
             return self.service(name.as_str()).map(|view| (Declared::Unchanged, view));
         };
         // One on its way out does not stand against a new one of its name.
@@ -85,53 +84,12 @@ impl Registry {
             let message = format!("service {name} is registered with another spec; replace it with ?replace=true");
             return Err(RegistryError::Conflict { code: "AlreadyExists", message });
         }
-        let batch = self.put_declaration(Batch::new(), existing.as_deref(), &record)?;
+        let mut batch = self.put_declaration(Batch::new(), existing.as_deref(), &record)?;
+        if let Some(view) = configured {
+            batch = self.put_service_revision(batch, &head, view, Some(&record))?;
+        }
         self.commit(batch).await?;
         self.service(name.as_str()).map(|view| (declared, view))
-    }
-
-    /// Makes the services that came from the file those of `specs`, in one write: what is new or different is declared,
-    /// what the file no longer names is deregistered, what is as it was is not touched.
-    ///
-    /// # Errors
-    /// As [`declare`](Self::declare), pointers starting with `/services/{name}`; nothing is changed then.
-    pub async fn sync(&self, specs: Vec<ServiceSpec>) -> Result<SyncReport, RegistryError> {
-        let _deciding = self.shared.deciding.write().await;
-        let services = self.services();
-        let named: std::collections::BTreeSet<ServiceName> = specs.iter().map(|spec| spec.name.clone()).collect();
-        let gone: Vec<_> = services
-            .iter()
-            .filter(|view| view.record.origin == Origin::File && !view.record.deleting && !named.contains(view.name()))
-            .collect();
-        let gone_names: Vec<ServiceName> = gone.iter().map(|view| view.name().clone()).collect();
-        let cycle = self.cycle_with(&specs, &gone_names);
-        let under = |(name, error): (ServiceName, FieldError)| error.under(&field::join("/services", name.as_str()));
-        let mut invalid: Vec<FieldError> = cycle.map(under).into_iter().collect();
-        for spec in &specs {
-            let pointer = field::join("/services", spec.name.as_str());
-            invalid.extend(self.validate_checks(spec).into_iter().map(|error| error.under(&pointer)));
-        }
-        if !invalid.is_empty() {
-            return Err(RegistryError::Invalid(invalid));
-        }
-        let mut report = SyncReport { removed: gone_names, ..SyncReport::default() };
-        let mut batch = Batch::new();
-        for view in gone {
-            batch = self.put_removal(batch, view)?;
-        }
-        for spec in specs {
-            let name = spec.name.clone();
-            let existing = self.shared.service(name.as_str());
-            let Some(record) = redeclare(existing.as_deref(), spec, Origin::File, self.shared.clock.now()) else {
-                report.unchanged.push(name);
-                continue;
-            };
-            batch = self.put_declaration(batch, existing.as_deref(), &record)?;
-            let in_force = existing.is_some_and(|view| !view.record.deleting);
-            if in_force { &mut report.replaced } else { &mut report.created }.push(name);
-        }
-        self.commit(batch).await?;
-        Ok(report)
     }
 
     /// Deregisters a service. An external one is gone when this returns; a managed one is gone when the supervisor has
@@ -141,11 +99,15 @@ impl Registry {
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
     pub async fn deregister(&self, name: &str) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
+        let head = self.config();
         let view = self.service(name)?;
         if view.record.deleting {
             return Ok(());
         }
-        let batch = self.put_removal(Batch::new(), &view)?;
+        let mut batch = self.put_removal(Batch::new(), &view)?;
+        if is_configured(&view) {
+            batch = self.put_service_revision(batch, &head, &view, None)?;
+        }
         self.commit(batch).await
     }
 
@@ -227,14 +189,18 @@ impl Registry {
         };
         let mut batch = Batch::new().delete(keys::service(service), Precondition::At(view.revision));
         batch = batch.delete(keys::intent(service), Precondition::Any);
+        batch = batch.delete(keys::rollout(service), Precondition::Any);
         for instance in &view.instances {
             batch = batch.delete(keys::instance(service, instance.record.replica), Precondition::Any);
+        }
+        for replica in view.acks.keys() {
+            batch = batch.delete(keys::ack(service, *replica), Precondition::Any);
         }
         let batch = self.put_event(batch, NewEvent::normal(service, "Deregistered", "deregistered"))?;
         self.commit(batch).await
     }
 
-    fn put_declaration(
+    pub(super) fn put_declaration(
         &self,
         batch: Batch,
         existing: Option<&ServiceView>,
@@ -255,7 +221,7 @@ impl Registry {
         self.put_event(batch, event)
     }
 
-    fn put_removal(&self, batch: Batch, view: &ServiceView) -> Result<Batch, StoreError> {
+    pub(super) fn put_removal(&self, batch: Batch, view: &ServiceView) -> Result<Batch, StoreError> {
         let name = view.name();
         if !view.record.spec.is_managed() {
             let batch = batch.delete(keys::service(name), Precondition::At(view.revision));
@@ -267,12 +233,12 @@ impl Registry {
         self.put_event(batch, NewEvent::normal(name, "Deleting", "deregistered; its instances are being stopped"))
     }
 
-    fn put_event(&self, batch: Batch, event: NewEvent) -> Result<Batch, StoreError> {
+    pub(super) fn put_event(&self, batch: Batch, event: NewEvent) -> Result<Batch, StoreError> {
         let (key, event) = self.shared.stamp(event, self.shared.clock.now());
         Ok(batch.put(key, json(&event)?, Precondition::Any))
     }
 
-    async fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
+    pub(super) async fn commit(&self, batch: Batch) -> Result<(), RegistryError> {
         if !batch.operations.is_empty() {
             let revision = self.shared.store.write(batch).await?;
             self.wait_for(revision).await?;
@@ -282,7 +248,7 @@ impl Registry {
 
     /// The dependency cycle that `specs`, put in place of what is registered under their names, would close, and the one of
     /// them to which it is to be told.
-    fn cycle_with(&self, specs: &[ServiceSpec], gone: &[ServiceName]) -> Option<(ServiceName, FieldError)> {
+    pub(super) fn cycle_with(&self, specs: &[ServiceSpec], gone: &[ServiceName]) -> Option<(ServiceName, FieldError)> {
         if specs.iter().all(|spec| spec.depends_on.is_empty()) {
             return None;
         }
@@ -297,26 +263,44 @@ impl Registry {
     }
 }
 
-/// What the record of a service becomes when it is declared as `spec`; `None` if it is that already.
-fn redeclare(
+/// Whether the configuration declares it, be it by the file or by an update.
+fn is_configured(view: &ServiceView) -> bool {
+    view.record.origin != Origin::Api && !view.record.deleting
+}
+
+/// What the record of a service becomes when it is declared as `spec`, its document on `base`; `None` if it is that already.
+pub(super) fn redeclare(
     existing: Option<&ServiceView>,
     spec: ServiceSpec,
     origin: Origin,
+    base: &Map<String, Value>,
     now: Timestamp,
 ) -> Option<ServiceRecord> {
+    let config = spec.config.on(base);
     let Some(view) = existing else {
-        return Some(ServiceRecord { spec, generation: 1, runs_since: 1, origin, created_at: now, deleting: false });
+        let config_revision = u64::from(config.is_some());
+        return Some(ServiceRecord {
+            spec,
+            generation: 1,
+            runs_since: 1,
+            origin,
+            created_at: now,
+            deleting: false,
+            config,
+            config_revision,
+        });
     };
     let old = view.record.as_ref();
-    // A service of the file that registers itself as it is there stays the file's.
-    let same_owner = old.origin == origin || origin == Origin::Api;
-    if old.spec == spec && same_owner && !old.deleting {
+    if old.spec == spec && old.origin == origin && !old.deleting && old.config == config {
         return None;
     }
     let generation = if old.spec == spec { old.generation } else { old.generation + 1 };
     let runs_since = if runs_the_same(&old.spec, &spec) { old.runs_since } else { generation };
     let created_at = if old.deleting { now } else { old.created_at };
-    Some(ServiceRecord { spec, generation, runs_since, origin, created_at, deleting: false })
+    // The number never falls while the service is there, so that what instances were given can be told by it.
+    let same = old.config == config && old.spec.config.overrides == spec.config.overrides;
+    let config_revision = if same { old.config_revision } else { old.config_revision + 1 };
+    Some(ServiceRecord { spec, generation, runs_since, origin, created_at, deleting: false, config, config_revision })
 }
 
 /// What the intent for a service becomes when it is declared as `spec`; `None` if it stays.
@@ -345,7 +329,7 @@ fn check_replicas(spec: &ServiceSpec, replicas: u32) -> Result<(), FieldError> {
 }
 
 /// Whether instances of `a` may go on as instances of `b`: whatever they are started from is the same.
-fn runs_the_same(a: &ServiceSpec, b: &ServiceSpec) -> bool {
+pub(super) fn runs_the_same(a: &ServiceSpec, b: &ServiceSpec) -> bool {
     let options = |spec: &ServiceSpec| {
         let mut options = spec.options.clone();
         options.retain(|key, _| !key.starts_with("x-"));
@@ -391,6 +375,6 @@ fn follow_command(view: &ServiceView, command: Command) -> Result<Intent, Regist
     })
 }
 
-fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     serde_json::to_vec(value).map_err(|error| StoreError::Invalid(format!("cannot be written as JSON: {error}")))
 }

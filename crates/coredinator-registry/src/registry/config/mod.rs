@@ -1,0 +1,353 @@
+//! The configuration: services and sections as one revisioned document, changed as a whole.
+//!
+//! Deciding is pure ([`plan`]); here it is carried out, each change in one write: the services' records, the head with the
+//! sections, and the revision that tells of it. What a revision changed is kept complete, so that the configuration of any
+//! revision that is kept is made again by going back from the newest.
+//!
+//! Three sources write it. The **file** is applied when its content is not what it was when it was last applied: services
+//! of the file that it no longer names go, all others stay. An **update** is the whole: what was declared through the
+//! configuration and is no longer named goes. A **service** that registers itself is no part of it, unless the
+//! configuration declares it: then that is a revision, too.
+
+mod document;
+mod plan;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use coredinator_core::{
+    Batch, FieldError, Origin, Precondition, ServiceName, ServiceRecord, ServiceSpec, StoreError, field,
+};
+
+pub use document::{ConfigDiff, ConfigDocument, ConfigHead, ConfigRevision, ConfigSource, Placed, Was};
+pub use plan::{ConfigPlan, PlanAction, PlanEffect, SectionPlan, ServicePlan};
+
+pub(super) use document::base;
+
+use super::{
+    Registry, RegistryError, ServiceView, keys,
+    write::{json, redeclare},
+};
+use plan::{Current, Wanting};
+
+/// How many revisions are kept.
+const KEPT: u64 = 1000;
+/// The longest author and message, in bytes.
+const MAX_AUTHOR: usize = 200;
+const MAX_MESSAGE: usize = 4000;
+
+/// Who changes the configuration, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigEdit {
+    /// What brings it about.
+    pub source: ConfigSource,
+    /// Who, in their own words.
+    pub author: String,
+    /// Why, in their own words.
+    pub message: String,
+    /// The revision that must be the newest for it to happen.
+    pub if_revision: Option<u64>,
+    /// Only say what would happen.
+    pub dry_run: bool,
+}
+
+impl ConfigEdit {
+    /// By an author, without a condition.
+    pub fn new(source: ConfigSource, author: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { source, author: author.into(), message: message.into(), if_revision: None, dry_run: false }
+    }
+}
+
+/// What a change of the configuration came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfigOutcome {
+    /// The newest revision now.
+    pub revision: u64,
+    /// What was (or would be) changed; nothing: no revision was made.
+    pub plan: ConfigPlan,
+    /// The same, complete.
+    pub diff: ConfigDiff,
+    /// Of a file: it is as it was when it was last applied, so nothing was even compared.
+    pub skipped: bool,
+}
+
+impl Registry {
+    /// The newest revision's number and sections.
+    #[must_use]
+    pub fn config(&self) -> Arc<ConfigHead> {
+        self.shared.config.borrow().clone()
+    }
+
+    /// Wait on it for new revisions.
+    #[must_use]
+    pub fn config_changes(&self) -> tokio::sync::watch::Receiver<Arc<ConfigHead>> {
+        self.shared.config.subscribe()
+    }
+
+    /// The configuration as it is: what was declared through it.
+    #[must_use]
+    pub fn config_document(&self) -> ConfigDocument {
+        let services = self.services();
+        let declared = services.iter().filter(|view| !view.record.deleting && view.record.origin != Origin::Api);
+        let services = declared.map(|view| (view.name().clone(), view.record.spec.clone())).collect();
+        ConfigDocument { services, sections: self.config().sections.clone() }
+    }
+
+    /// Makes the configuration that of `wanted`, in one write. Of [`ConfigSource::File`] only what came from the file is
+    /// taken away, and nothing is done where the file is as it was when it was last applied.
+    ///
+    /// # Errors
+    /// [`RegistryError::Stale`] if another revision is the newest; [`RegistryError::Invalid`] with pointers starting with
+    /// `/services/{name}`; [`RegistryError::Store`]. Nothing is changed then.
+    pub async fn change_config(
+        &self,
+        wanted: &ConfigDocument,
+        edit: ConfigEdit,
+    ) -> Result<ConfigOutcome, RegistryError> {
+        let _deciding = self.shared.deciding.write().await;
+        self.change_config_locked(wanted, edit).await
+    }
+
+    async fn change_config_locked(
+        &self,
+        wanted: &ConfigDocument,
+        edit: ConfigEdit,
+    ) -> Result<ConfigOutcome, RegistryError> {
+        // Before the services: whoever is faster in between makes this one stale, and cannot be passed over.
+        let head = self.config();
+        if edit.if_revision.is_some_and(|revision| revision != head.revision) {
+            return Err(RegistryError::Stale { current: head.revision });
+        }
+        let wanting = if edit.source == ConfigSource::File { Wanting::File } else { Wanting::Whole };
+        let file = match wanting {
+            Wanting::File => Some(self.file_as_applied().await?),
+            Wanting::Whole => None,
+        };
+        if file.as_ref().is_some_and(|(applied, _)| applied.as_ref() == Some(wanted)) {
+            return Ok(ConfigOutcome {
+                revision: head.revision,
+                plan: ConfigPlan::default(),
+                diff: ConfigDiff::default(),
+                skipped: true,
+            });
+        }
+        let views = self.services();
+        let now: BTreeMap<&ServiceName, Current<'_>> = views
+            .iter()
+            .filter(|view| !view.record.deleting)
+            .map(|view| {
+                let ServiceRecord { spec, origin, config, .. } = view.record.as_ref();
+                (view.name(), Current { spec, origin: *origin, config: config.as_ref() })
+            })
+            .collect();
+        let (plan, diff) = plan::plan(&now, &head.sections, wanted, wanting);
+        let gone: Vec<ServiceName> = plan.of(PlanAction::Delete).cloned().collect();
+        self.check(wanted, &gone)?;
+        if edit.dry_run {
+            return Ok(ConfigOutcome { revision: head.revision, plan, diff, skipped: false });
+        }
+        let mut batch = Batch::new();
+        let base = base(&wanted.sections);
+        for view in &views {
+            let name = view.name();
+            if gone.contains(name) {
+                batch = self.put_removal(batch, view)?;
+            } else if !wanted.services.contains_key(name) && !view.record.deleting {
+                // Not in the document, and stays: a new base reaches it, too.
+                batch = self.put_declared(batch, Some(view), view.record.spec.clone(), view.record.origin, &base)?;
+            }
+        }
+        for (name, spec) in &wanted.services {
+            let existing = self.shared.service(name.as_str());
+            let there = existing.as_ref().filter(|view| !view.record.deleting);
+            let there = there.map(|view| (view.record.spec == *spec, view.record.origin));
+            batch = self.put_declared(batch, existing.as_deref(), spec.clone(), wanting.places(there), &base)?;
+        }
+        let mut revision = head.revision;
+        if !diff.is_empty() {
+            (batch, revision) = self.put_revision(batch, &head, diff.clone(), &edit)?;
+        }
+        if let Some((_, at)) = file {
+            batch = batch.put(keys::config_file(), json(wanted)?, at);
+        }
+        self.commit_config(batch, &head).await?;
+        Ok(ConfigOutcome { revision, plan, diff, skipped: false })
+    }
+
+    /// Commits a batch that makes a revision: whoever was faster made the one that this was decided on stale.
+    async fn commit_config(&self, batch: Batch, head: &ConfigHead) -> Result<(), RegistryError> {
+        match self.commit(batch).await {
+            Err(RegistryError::Store(StoreError::Conflict { .. })) => {
+                // Another coredinator on the same store; its revision may not have been read yet.
+                let current = self.stored_head().await.map_or(head.revision, |head| head.revision);
+                Err(RegistryError::Stale { current })
+            }
+            other => other,
+        }
+    }
+
+    async fn stored_head(&self) -> Option<ConfigHead> {
+        let record = self.shared.store.get(&keys::config_head()).await.ok()??;
+        serde_json::from_slice(&record.value).ok()
+    }
+
+    /// Goes back to the configuration of an earlier revision, by a new one.
+    ///
+    /// # Errors
+    /// As [`change_config`](Self::change_config) and [`config_at`](Self::config_at).
+    pub async fn rollback_config(&self, to: u64, edit: ConfigEdit) -> Result<ConfigOutcome, RegistryError> {
+        let _deciding = self.shared.deciding.write().await;
+        let wanted = self.config_at(to).await?;
+        self.change_config_locked(&wanted, ConfigEdit { source: ConfigSource::Rollback { to }, ..edit }).await
+    }
+
+    /// The configuration as it was in a revision. 0: before the first.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoRevision`] for one that never was or is no longer kept; [`RegistryError::Store`].
+    pub async fn config_at(&self, revision: u64) -> Result<ConfigDocument, RegistryError> {
+        let head = self.config().revision;
+        let mut document = self.config_document();
+        let revisions = self.read_revisions().await?;
+        let missing = || RegistryError::NoRevision {
+            revision,
+            oldest: revisions.first_key_value().map_or(head, |(oldest, _)| oldest - 1),
+            newest: head,
+        };
+        if revision > head {
+            return Err(missing());
+        }
+        for later in ((revision + 1)..=head).rev() {
+            revisions.get(&later).ok_or_else(missing)?.diff.undo(&mut document);
+        }
+        Ok(document)
+    }
+
+    /// One revision.
+    ///
+    /// # Errors
+    /// [`RegistryError::NoRevision`]; [`RegistryError::Store`].
+    pub async fn config_revision(&self, revision: u64) -> Result<ConfigRevision, RegistryError> {
+        let newest = self.config().revision;
+        let record = self.shared.store.get(&keys::config_revision(revision)).await?;
+        match record.and_then(|record| serde_json::from_slice(&record.value).ok()) {
+            Some(read) => Ok(read),
+            None => Err(RegistryError::NoRevision { revision, oldest: newest.saturating_sub(KEPT) + 1, newest }),
+        }
+    }
+
+    /// The revisions that are kept below `before` (all, without one), newest first, `limit` at most.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn config_history(
+        &self,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<ConfigRevision>, RegistryError> {
+        let revisions = self.read_revisions().await?;
+        let wanted = revisions.into_values().rev().filter(|one| before.is_none_or(|before| one.revision < before));
+        Ok(wanted.take(limit).collect())
+    }
+
+    async fn read_revisions(&self) -> Result<BTreeMap<u64, ConfigRevision>, RegistryError> {
+        let listing = self.shared.store.list(keys::CONFIG_REVISIONS).await?;
+        let read = listing.records.iter().filter_map(|record| {
+            let read = serde_json::from_slice::<ConfigRevision>(&record.value);
+            read.inspect_err(|error| tracing::error!(key = %record.key, %error, "a revision cannot be read")).ok()
+        });
+        Ok(read.map(|revision| (revision.revision, revision)).collect())
+    }
+
+    /// The file as it was when it was last applied, if it was, and the precondition under which that is replaced.
+    async fn file_as_applied(&self) -> Result<(Option<ConfigDocument>, Precondition), RegistryError> {
+        let Some(record) = self.shared.store.get(&keys::config_file()).await? else {
+            return Ok((None, Precondition::Absent));
+        };
+        // One that this version cannot read is not the same.
+        Ok((serde_json::from_slice(&record.value).ok(), Precondition::At(record.revision)))
+    }
+
+    fn check(&self, wanted: &ConfigDocument, gone: &[ServiceName]) -> Result<(), RegistryError> {
+        let specs: Vec<ServiceSpec> = wanted.services.values().cloned().collect();
+        let mut invalid: Vec<FieldError> = Vec::new();
+        if let Some((name, error)) = self.cycle_with(&specs, gone) {
+            invalid.push(error.under(&field::join("/services", name.as_str())));
+        }
+        for spec in &specs {
+            let pointer = field::join("/services", spec.name.as_str());
+            invalid.extend(self.validate_checks(spec).into_iter().map(|error| error.under(&pointer)));
+        }
+        if invalid.is_empty() { Ok(()) } else { Err(RegistryError::Invalid(invalid)) }
+    }
+
+    /// Puts what a service's record becomes, if it becomes anything else.
+    fn put_declared(
+        &self,
+        batch: Batch,
+        existing: Option<&ServiceView>,
+        spec: ServiceSpec,
+        origin: Origin,
+        base: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Batch, StoreError> {
+        match redeclare(existing, spec, origin, base, self.shared.clock.now()) {
+            Some(record) => self.put_declaration(batch, existing, &record),
+            None => Ok(batch),
+        }
+    }
+
+    /// Puts the revision that follows `head`, the head that names it, and takes the oldest away. Answers its number.
+    pub(super) fn put_revision(
+        &self,
+        mut batch: Batch,
+        head: &ConfigHead,
+        diff: ConfigDiff,
+        edit: &ConfigEdit,
+    ) -> Result<(Batch, u64), StoreError> {
+        let revision = head.revision + 1;
+        let mut sections = head.sections.clone();
+        for (name, was) in &diff.sections {
+            match &was.after {
+                Some(after) => drop(sections.insert(name.clone(), after.clone())),
+                None => drop(sections.remove(name)),
+            }
+        }
+        let record = ConfigRevision {
+            revision,
+            at: self.shared.clock.now(),
+            author: cut(&edit.author, MAX_AUTHOR),
+            message: cut(&edit.message, MAX_MESSAGE),
+            source: edit.source,
+            diff,
+        };
+        let at = head.stored.map_or(Precondition::Absent, Precondition::At);
+        let head = ConfigHead { revision, sections, stored: None };
+        batch = batch.put(keys::config_head(), json(&head)?, at);
+        batch = batch.put(keys::config_revision(revision), json(&record)?, Precondition::Absent);
+        if let Some(oldest) = revision.checked_sub(KEPT).filter(|oldest| *oldest > 0) {
+            batch = batch.delete(keys::config_revision(oldest), Precondition::Any);
+        }
+        Ok((batch, revision))
+    }
+
+    /// Puts the revision that follows from a change of one service which the configuration declares.
+    pub(super) fn put_service_revision(
+        &self,
+        batch: Batch,
+        head: &ConfigHead,
+        view: &ServiceView,
+        after: Option<&ServiceRecord>,
+    ) -> Result<Batch, StoreError> {
+        let placed = |record: &ServiceRecord| Placed { spec: record.spec.clone(), origin: record.origin };
+        let was = Was { before: Some(placed(&view.record)), after: after.map(placed) };
+        let message = format!("{} {}", view.name(), if after.is_some() { "registered anew" } else { "deregistered" });
+        let diff = ConfigDiff { services: [(view.name().clone(), was)].into(), sections: BTreeMap::new() };
+        self.put_revision(batch, head, diff, &ConfigEdit::new(ConfigSource::Service, "api", message))
+            .map(|(batch, _)| batch)
+    }
+}
+
+/// A text cut to what is kept of it.
+fn cut(text: &str, longest: usize) -> String {
+    let end = (0..=longest.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text[..end].chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}

@@ -7,8 +7,8 @@ use futures_core::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConfigAction, ExecOutcome, ExecRequest, Exit, FieldError, HealthCheck, InstanceId, ProbeReport, ProbeSpec, RuntimeName,
-    ServiceName, ServiceSpec, Signal, Timestamp,
+    ConfigAction, ExecOutcome, ExecRequest, Exit, FieldError, HealthCheck, InstanceId, ProbeReport, ProbeSpec,
+    RuntimeName, ServiceName, ServiceSpec, Signal, Timestamp,
 };
 
 /// What a runtime is asked to start.

@@ -9,11 +9,11 @@ use std::{
 
 use coredinator_coord::{CoordError, Coordinator, CoordinatorOptions, Strategies, transport::HttpTransport};
 use coredinator_core::{
-    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, SpecDefaults, Store,
-    StoreError, SystemClock, Timestamp, coordination::CoordinationStrategy, field,
+    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, Store, StoreError,
+    SystemClock, Timestamp, coordination::CoordinationStrategy, field,
 };
 use coredinator_registry::{
-    DataDir, DataDirError, Registry, RegistryError, RegistryOptions, SyncReport,
+    ConfigEdit, ConfigOutcome, ConfigSource, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
     health::{ProbeRegistry, ProbedRuntimes},
 };
 #[cfg(feature = "docker")]
@@ -93,6 +93,7 @@ pub struct Coredinator {
     strategies: Strategies,
     store: Option<Arc<dyn Store>>,
     clock: SharedClock,
+    file: Option<String>,
 }
 
 /// Makes a runtime once it is known whose instances it starts.
@@ -121,6 +122,7 @@ impl Coredinator {
             strategies: Strategies::builtin(),
             store: None,
             clock: Arc::new(SystemClock),
+            file: Some("the configuration".to_owned()),
         }
         .runtime(|identity| {
             let options =
@@ -179,13 +181,21 @@ impl Coredinator {
         self
     }
 
+    /// What the configuration came from, as people call it. `None`: there was no file, and what the last coredinator on
+    /// this state had is left as it is. Unless this is called, the configuration itself counts as the file.
+    #[must_use]
+    pub fn file(mut self, file: Option<String>) -> Self {
+        self.file = file;
+        self
+    }
+
     /// Starts it on the current tokio runtime: locks the data directory, binds the port, opens the store, and only then
     /// looks for what runs already, and acts.
     ///
     /// # Errors
     /// [`StartError`]; nothing has been started then, and nothing but the data directory has been made.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { config, runtimes, probes, strategies, store, clock } = self;
+        let Self { mut config, runtimes, probes, strategies, store, clock, file: source } = self;
         // Before anything counts.
         let recorder = metrics::recorder();
         let data_dir = DataDir::open(&config.data_dir)?;
@@ -213,11 +223,15 @@ impl Coredinator {
         };
         let registry = Registry::open(options).await?;
         registry.release_stops().await?;
-        let declared = declare(&registry, &runtimes, &config).await?;
+        let declared = match source {
+            Some(name) => Some(declare(&registry, &runtimes, &config, &name).await?),
+            None => None,
+        };
+        config = config.with_live(&registry.config_document(), &strategies);
         let coordinator = Coordinator::start(CoordinatorOptions {
             store,
             clock: Arc::clone(&clock),
-            strategies,
+            strategies: strategies.clone(),
             config: config.coordination.clone(),
             services: Arc::new(Services(registry.clone())),
             host: Arc::new(Machine::here()),
@@ -241,8 +255,7 @@ impl Coredinator {
         if let Some(recorder) = recorder {
             metrics::keep_up(recorder, drained.clone());
         }
-        let spec_defaults = SpecDefaults { health_check: config.health_check };
-        let router = api::router(state, ApiOptions { spec_defaults, ..ApiOptions::default() });
+        let router = api::router(state, ApiOptions { settings: config, strategies, ..ApiOptions::default() });
         let serving = ServeOptions { drain: DRAIN, ..ServeOptions::default() };
         let server = tokio::spawn(api::serve(listener, router, drained.clone(), serving));
         let ready = mark_ready(ready, supervisor.adopted());
@@ -270,7 +283,7 @@ pub struct Running {
     supervisor: Supervisor,
     address: SocketAddr,
     started_at: Timestamp,
-    declared: SyncReport,
+    declared: Option<ConfigOutcome>,
     ready: Arc<watch::Sender<Readiness>>,
     streams: CancellationToken,
     drained: CancellationToken,
@@ -310,10 +323,10 @@ impl Running {
         &self.coordinator
     }
 
-    /// What the configuration changed against the state that was found.
+    /// What the configuration changed against the state that was found; `None` where there was no file.
     #[must_use]
-    pub fn declared(&self) -> &SyncReport {
-        &self.declared
+    pub fn declared(&self) -> Option<&ConfigOutcome> {
+        self.declared.as_ref()
     }
 
     /// Ends it: services first (unless they are left running), then streams, then requests under way. While services stop,
@@ -365,7 +378,13 @@ async fn owner(store: &dyn Store) -> Result<String, StoreError> {
     text.ok_or_else(|| StoreError::Unusable("the store's record of whose it is (meta/owner) cannot be read".to_owned()))
 }
 
-async fn declare(registry: &Registry, runtimes: &Runtimes, config: &Config) -> Result<SyncReport, RegistryError> {
+/// Applies the file, if it is not what it was when it was last applied.
+async fn declare(
+    registry: &Registry,
+    runtimes: &Runtimes,
+    config: &Config,
+    file: &str,
+) -> Result<ConfigOutcome, RegistryError> {
     let check = |spec: &coredinator_core::ServiceSpec| -> Vec<FieldError> {
         let pointer = field::join("/services", spec.name.as_str());
         runtimes.validate(spec).into_iter().map(|error| error.under(&pointer)).collect()
@@ -374,7 +393,17 @@ async fn declare(registry: &Registry, runtimes: &Runtimes, config: &Config) -> R
     if !errors.is_empty() {
         return Err(RegistryError::Invalid(errors));
     }
-    registry.sync(config.services.clone()).await
+    let edit = ConfigEdit::new(ConfigSource::File, "file", format!("{file} applied"));
+    let outcome = registry.change_config(&config.live(), edit).await?;
+    if outcome.skipped {
+        tracing::info!(
+            revision = outcome.revision,
+            "{file} is as it was when it was last applied: the configuration stays"
+        );
+    } else {
+        tracing::info!(revision = outcome.revision, "{file} applied");
+    }
+    Ok(outcome)
 }
 
 /// Ready is, who has found what runs already.

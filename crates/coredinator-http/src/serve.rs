@@ -79,7 +79,8 @@ pub async fn serve(
 pub fn server(extend: impl Fn(Coredinator) -> Coredinator + Send + Sync + 'static) -> cli::Serve {
     Box::new(move |config, options| {
         let how = if config.detach { Shutdown::Detach } else { Shutdown::StopServices };
-        let serving = serve(extend(Coredinator::new(config)), how, options.listening);
+        let file = options.file.map(|file| file.display().to_string());
+        let serving = serve(extend(Coredinator::new(config).file(file)), how, options.listening);
         Box::pin(async move { serving.await.map_err(cli::ServeFailure::from) })
     })
 }

@@ -1,5 +1,7 @@
 //! The HTTP API against a real registry on the store in memory.
 
+#[path = "api_suite/config.rs"]
+mod config;
 #[path = "api_suite/contract.rs"]
 mod contract;
 #[path = "api_suite/coordination.rs"]

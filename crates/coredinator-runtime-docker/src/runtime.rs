@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bollard::models::ContainerInspectResponse;
 use coredinator_core::{
     ExecOutcome, ExecRequest, FieldError, InstanceRef, LogQuery, LogStream, Observation, ObservationStream,
-    ProbeReport, Runtime, RuntimeCapabilities, RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec,
-    Signal, StartRequest, Started, StopRequest,
+    ProbeReport, Runtime, RuntimeCapabilities, RuntimeError, RuntimeName, Scope, ServiceName, ServiceSpec, Signal,
+    StartRequest, Started, StopRequest,
 };
 use futures_util::{StreamExt, stream};
 

@@ -40,10 +40,38 @@ pub(super) async fn require_json(headers: &HeaderMap, body: Body, limit: usize) 
     read.ok_or_else(|| Problem::bad_request("MalformedJson", "the body is empty, and should be JSON"))
 }
 
+/// Reads a body of at most `limit` bytes that is YAML or JSON, as a text that a reader of YAML understands.
+///
+/// # Errors
+/// 413, 415 (also where no type is given), 400 for JSON that is none.
+pub(super) async fn read_document(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+    let bytes = read(body, limit).await?;
+    let media_type = essence(headers);
+    let yaml = ["application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"].contains(&media_type.as_str())
+        || media_type.ends_with("+yaml");
+    if yaml {
+        return Ok(bytes.to_vec());
+    }
+    if !is_json(headers) {
+        let detail = "the body must be YAML or JSON, and say so: content-type: application/yaml";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", detail));
+    }
+    let read = serde_json::from_slice::<NoTwins>(&bytes);
+    let NoTwins(value) =
+        read.map_err(|error| Problem::bad_request("MalformedJson", format!("the body is not JSON: {error}")))?;
+    // JSON is YAML but for the white space that it may be indented by.
+    Ok(if bytes.contains(&b'\t') { format!("{value:#}").into_bytes() } else { bytes.to_vec() })
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(given) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = essence(headers);
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// The media type of a body, without its parameters.
+fn essence(headers: &HeaderMap) -> String {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 async fn read(body: Body, limit: usize) -> Result<BytesMut, Problem> {

@@ -15,6 +15,7 @@ use utoipa_swagger_ui::SwaggerUi;
 mod agents;
 mod body;
 mod commands;
+pub mod config;
 mod coordination;
 mod coordination_schema;
 mod discovery;
@@ -75,6 +76,13 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/strategy", post(coordination::strategy))
         .route("/resources", post(coordination::resources))
         .route("/events", get(coordination::events));
+    let of_config = Router::new()
+        .route("/generate", get(config::generate))
+        .route("/validate", post(config::validate))
+        .route("/update", put(config::update))
+        .route("/history", get(config::history))
+        .route("/history/{revision}", get(config::revision))
+        .route("/rollback", post(config::rollback));
     Router::new()
         .route("/api/coredinator/agents", get(agents::list))
         .route(
@@ -85,6 +93,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
                 .delete(|api, params| agents::deregister(api, Path("register".to_owned()), params)),
         )
         .nest("/api/coredinator/agents/{agent_id}", of_agent)
+        .nest("/api/coredinator/config", of_config)
         .nest("/api/coredinator/coordination", of_coordination)
         .route("/api/coredinator/services", get(services::list))
         .route(

@@ -422,7 +422,21 @@ pub struct ProblemDocument {
     /// the body, or `?` and the name of a query parameter.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::FieldError>)]
-    pub errors: Vec<FieldError>,
+    pub errors: Vec<PlacedError>,
+}
+
+/// One thing wrong with a request, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedError {
+    /// What is wrong, and where.
+    #[serde(flatten)]
+    pub error: FieldError,
+    /// The line of a configuration, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    /// The column in it, in characters, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
 }
 
 /// What was really asked for a service's instances.

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{agents, commands, coordination, discovery, events, health, inspect, logs, metrics, services};
+use super::{agents, commands, config, coordination, discovery, events, health, inspect, logs, metrics, services};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -45,6 +45,12 @@ use super::{agents, commands, coordination, discovery, events, health, inspect, 
         coordination::strategy,
         coordination::resources,
         coordination::events,
+        config::generate,
+        config::validate,
+        config::update,
+        config::history,
+        config::revision,
+        config::rollback,
         health::system,
         health::health,
         health::livez,
@@ -59,6 +65,7 @@ use super::{agents, commands, coordination, discovery, events, health, inspect, 
         (name = "events", description = "what happened"),
         (name = "agents", description = "who takes part in coordination, what they want and what they get"),
         (name = "coordination", description = "how conflicts between agents are resolved, cycle by cycle"),
+        (name = "config", description = "what is declared, as one document with a history"),
         (name = "discovery", description = "where services are reached"),
         (name = "server", description = "coredinator itself"),
     )

@@ -10,7 +10,11 @@ use coredinator_coord::CoordError;
 use coredinator_core::{FieldError, RuntimeError, StoreError};
 use coredinator_registry::RegistryError;
 
-use super::{model::ProblemDocument, render::to_json};
+use super::{
+    model::{PlacedError, ProblemDocument},
+    render::to_json,
+};
+use crate::config;
 
 /// Why a request was not answered as asked. The edge of the API, which knows the request, writes it out.
 #[derive(Debug, Clone)]
@@ -18,8 +22,10 @@ pub(super) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
-    errors: Vec<FieldError>,
+    errors: Vec<PlacedError>,
     retryable: bool,
+    /// The entity tag of what stood against a condition.
+    tag: Option<String>,
 }
 
 /// After how many seconds a request is worth trying again.
@@ -27,7 +33,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), errors: Vec::new(), retryable: false }
+        Self { status, code, detail: detail.into(), errors: Vec::new(), retryable: false, tag: None }
     }
 
     /// The same, and worth trying again.
@@ -43,7 +49,7 @@ impl Problem {
 
     /// 400: these query parameters are wrong.
     pub(super) fn bad_query(errors: Vec<FieldError>) -> Self {
-        Self { errors, ..Self::bad_request("InvalidParameter", "query parameters are not valid") }
+        Self { errors: unplaced(errors), ..Self::bad_request("InvalidParameter", "query parameters are not valid") }
     }
 
     /// 422: the document can be read, and is not valid.
@@ -52,7 +58,22 @@ impl Problem {
             1 => "one field is not valid".to_owned(),
             n => format!("{n} fields are not valid"),
         };
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", detail) }
+        Self { errors: unplaced(errors), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", detail) }
+    }
+
+    /// 422: a configuration is not valid; each error with its line and column.
+    pub(super) fn invalid_document(problems: &[config::Problem]) -> Self {
+        let detail = match problems.len() {
+            1 => "the configuration has an error".to_owned(),
+            n => format!("the configuration has {n} errors"),
+        };
+        let errors = problems.iter().map(|problem| {
+            let mut error = FieldError::new(&problem.pointer, &problem.detail);
+            error.hint.clone_from(&problem.hint);
+            let at = problem.position();
+            PlacedError { error, line: at.map(|at| at.line), column: at.map(|at| at.column) }
+        });
+        Self { errors: errors.collect(), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", detail) }
     }
 
     /// 404: there is no such service.
@@ -66,7 +87,7 @@ impl Problem {
 
     /// The same with its errors seen from a document that holds the wrong part at `pointer`.
     pub(super) fn under(mut self, pointer: &str) -> Self {
-        self.errors = self.errors.into_iter().map(|error| error.under(pointer)).collect();
+        self.errors.iter_mut().for_each(|placed| placed.error.pointer.insert_str(0, pointer));
         self
     }
 
@@ -126,11 +147,16 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.extend(self.tag.and_then(|tag| HeaderValue::try_from(tag).ok()).map(|tag| (header::ETAG, tag)));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
     }
+}
+
+fn unplaced(errors: Vec<FieldError>) -> Vec<PlacedError> {
+    errors.into_iter().map(|error| PlacedError { error, line: None, column: None }).collect()
 }
 
 impl IntoResponse for Problem {
@@ -148,6 +174,11 @@ impl From<RegistryError> for Problem {
             RegistryError::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
             RegistryError::Conflict { code, message } => Self::conflict(code, message),
             RegistryError::Invalid(errors) => Self::invalid(errors),
+            RegistryError::NoRevision { .. } => Self::new(StatusCode::NOT_FOUND, "NotFound", error.to_string()),
+            RegistryError::Stale { current } => Self {
+                tag: Some(format!("\"{current}\"")),
+                ..Self::new(StatusCode::PRECONDITION_FAILED, "Stale", error.to_string())
+            },
             RegistryError::Store(source) => Self::not_stored(&source, retryable),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", other.to_string()),
         }

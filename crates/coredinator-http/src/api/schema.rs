@@ -71,6 +71,8 @@ pub(super) enum Outcome {
 pub(super) enum Origin {
     /// In the configuration file: gone when the file no longer names it.
     File,
+    /// By an update of the configuration: gone when one no longer names it.
+    Config,
     /// Through the API: gone when it is deregistered.
     Api,
 }
@@ -123,6 +125,12 @@ pub(super) struct FieldError {
     detail: String,
     /// What to write instead, where that can be guessed.
     hint: Option<String>,
+    /// The line of a configuration, from 1.
+    #[schema(nullable = false)]
+    line: Option<usize>,
+    /// The column in it, in characters, from 1.
+    #[schema(nullable = false)]
+    column: Option<usize>,
 }
 
 /// Something that happened.
@@ -296,4 +304,44 @@ pub(super) struct ServiceDocument {
     labels: Option<BTreeMap<String, String>>,
     version: Option<String>,
     logs: Option<Logs>,
+    /// Its configuration document, over the base that all share. `{secret_file: PATH}` and `{secret_env: NAME}` stand for
+    /// secrets.
+    config: Option<BTreeMap<String, serde_json::Value>>,
+    /// What is laid over its document for single replicas, by their numbers.
+    config_overrides: Option<BTreeMap<String, BTreeMap<String, serde_json::Value>>>,
+    config_change: Option<ConfigChange>,
+    /// A JSON Schema that its document has to satisfy.
+    config_schema: Option<serde_json::Value>,
+}
+
+/// What is done when a service's document changes, one instance at a time. The action alone may be written as one word.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConfigChange {
+    action: Option<ConfigAction>,
+    /// Such as `SIGHUP`, the default.
+    signal: Option<String>,
+    /// To which the revision is posted.
+    #[schema(pattern = "^/", default = "/-/reload")]
+    path: Option<String>,
+    /// How long an instance may take to be well again.
+    timeout: Option<Seconds>,
+    /// How long it must have been well, where it does not acknowledge.
+    settle: Option<Seconds>,
+    /// Whether it must acknowledge before the next one is told.
+    acknowledge: Option<bool>,
+}
+
+/// How an instance comes to take up a new document.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ConfigAction {
+    /// By itself.
+    None,
+    /// It is sent a signal.
+    Signal,
+    /// It is sent an HTTP request.
+    Http,
+    /// It is replaced.
+    Restart,
 }

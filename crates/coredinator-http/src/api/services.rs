@@ -244,7 +244,7 @@ pub(super) async fn register(
             fields.remove(observed);
         }
     }
-    let spec = ServiceSpec::parse("", None, document, &api.options.spec_defaults).map_err(Problem::invalid)?;
+    let spec = ServiceSpec::parse("", None, document, &api.spec_defaults()).map_err(Problem::invalid)?;
     let peer = peer.map(|axum::Extension(ConnectInfo(peer))| peer);
     if runs_something(&spec) && !edge::is_local(&headers, peer) {
         let detail = "services that name something to be run are registered from this machine alone, because callers are \
@@ -314,7 +314,7 @@ pub(super) fn accepted(api: &Api, view: &ServiceView) -> Response {
 }
 
 /// Whether a spec names something that is carried out on this machine.
-fn runs_something(spec: &ServiceSpec) -> bool {
+pub(super) fn runs_something(spec: &ServiceSpec) -> bool {
     let by_check = |check: &Option<HealthCheck>| {
         check.as_ref().is_some_and(|check| matches!(check.probe, ProbeSpec::Command { .. } | ProbeSpec::Custom { .. }))
     };

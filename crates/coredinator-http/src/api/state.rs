@@ -2,14 +2,15 @@
 
 use std::{fmt, net::SocketAddr, ops::Deref, sync::Arc, time::Duration};
 
-use coredinator_coord::Coordinator;
-use coredinator_core::{SpecDefaults, Timestamp};
+use coredinator_coord::{Coordinator, Strategies};
+use coredinator_core::{CheckTiming, SpecDefaults, Timestamp};
 use coredinator_registry::{Registry, ServiceView};
 use coredinator_supervisor::Runtimes;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{problem::Problem, render::Renderer, system::SystemSampler};
+use crate::config::{Config, live::Live};
 
 /// What a server says of itself.
 #[derive(Debug, Clone)]
@@ -131,6 +132,24 @@ impl Api {
         }
     }
 
+    /// The configuration in force.
+    pub(super) fn live(&self) -> Live<'_> {
+        Live {
+            settings: &self.options.settings,
+            registry: &self.registry,
+            runtimes: &self.runtimes,
+            strategies: &self.options.strategies,
+        }
+    }
+
+    /// What holds of registered services where their documents are silent.
+    pub(super) fn spec_defaults(&self) -> SpecDefaults {
+        let base = self.options.settings.health_check;
+        let section = self.registry.config().sections.get("health_check").cloned();
+        let health_check = section.and_then(|section| CheckTiming::parse("", section, &base).ok());
+        SpecDefaults { health_check: health_check.unwrap_or(base) }
+    }
+
     /// One service.
     pub(super) fn service(&self, name: &str) -> Result<Arc<ServiceView>, Problem> {
         // Looking for the nearest name takes time that grows with the name's length.
@@ -157,24 +176,30 @@ pub struct ApiOptions {
     pub max_intention: usize,
     /// The same for problems on paper.
     pub max_problem: usize,
+    /// The same for configurations.
+    pub max_config: usize,
     /// A request that has not been answered by then (beyond what it asked to wait) is given up.
     pub timeout: Duration,
     /// Host names, beside `localhost`, under which browsers on this machine may change things.
     pub allowed_hosts: Vec<String>,
-    /// What holds of registered services where their documents are silent.
-    pub spec_defaults: SpecDefaults,
+    /// The configuration as coredinator was started with it.
+    pub settings: Config,
+    /// The strategies by which a coordination section is judged.
+    pub strategies: Strategies,
 }
 
 impl Default for ApiOptions {
-    /// 1 MiB (intentions 4, problems 16), 30 s, no further host, the specification's health checks.
+    /// 1 MiB (intentions 4, problems and configurations 16), 30 s, no further host, a configuration of defaults.
     fn default() -> Self {
         Self {
             max_body: 1024 * 1024,
             max_intention: 4 * 1024 * 1024,
             max_problem: 16 * 1024 * 1024,
+            max_config: crate::config::document::MAX_BYTES,
             timeout: Duration::from_secs(30),
             allowed_hosts: Vec::new(),
-            spec_defaults: SpecDefaults::default(),
+            settings: Config::default(),
+            strategies: Strategies::builtin(),
         }
     }
 }

@@ -98,7 +98,13 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Solve a coordination problem of a file, without a server
     Coordinate(CoordinateArgs),
-    /// Check a configuration, or show what is in force
+    /// Change the configuration to what files say
+    Apply(ApplyArgs),
+    /// Show what applying files would change, and what would be restarted
+    Plan(PlanArgs),
+    /// Show where files differ from the configuration, value by value: exit code 0 nowhere, 1 somewhere, above 1 an error
+    Diff(FilesArgs),
+    /// Check a configuration, show what is in force, or go back
     Config(ConfigArgs),
     /// Ask whether coredinator itself is well: exit code 0 or 1, for a container's health check
     Healthcheck,
@@ -409,6 +415,53 @@ pub struct StrategyArgs {
     pub strategy_file: Option<PathBuf>,
 }
 
+/// Files of the configuration.
+#[derive(Debug, Args)]
+pub struct FilesArgs {
+    /// A file with a whole configuration, a service, or a list of services; a directory of such; "-" for standard input
+    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Take away the services of the configuration that no file names (those that registered themselves stay)
+    #[arg(long)]
+    pub prune: bool,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The files.
+    #[command(flatten)]
+    pub files: FilesArgs,
+    /// Exit code 2 where there is something to change
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The files.
+    #[command(flatten)]
+    pub files: FilesArgs,
+    /// Who and why, for the history.
+    #[command(flatten)]
+    pub note: NoteArgs,
+    /// Only say what would be changed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What the history is told.
+#[derive(Debug, Args)]
+pub struct NoteArgs {
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Who, for the history [default: the user's name]
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+}
+
 /// `config`.
 #[derive(Debug, Args)]
 pub struct ConfigArgs {
@@ -425,8 +478,37 @@ pub enum ConfigCommand {
         /// The file; "-" for standard input [default: coredinator.yaml]
         file: Option<PathBuf>,
     },
-    /// Show what is in force, and where each value came from
+    /// Show what a file, the environment and flags say together, and where each value came from
     Show(SettingsArgs),
+    /// Show the configuration of the coredinator that runs, or one service's document
+    Get {
+        /// The service
+        #[arg(value_name = "NAME")]
+        service: Option<String>,
+    },
+    /// List the revisions of the configuration, or show what one changed
+    History {
+        /// The revision
+        #[arg(value_name = "N")]
+        revision: Option<u64>,
+        /// How many of the newest
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+        limit: u32,
+    },
+    /// Go back to the configuration of an earlier revision
+    Rollback {
+        /// The revision; 0: that before the first
+        #[arg(value_name = "N")]
+        revision: u64,
+        /// Who and why, for the history.
+        #[command(flatten)]
+        note: NoteArgs,
+        /// Only say what would be changed
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write the JSON Schema of the file, for editors
+    Schema,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -514,6 +596,15 @@ mod tests {
             "replay -",
             "config check f",
             "config show",
+            "config get",
+            "config get a -o json",
+            "config history -n 3",
+            "config history 7",
+            "config rollback 3 -m why --author me --dry-run",
+            "config schema",
+            "apply -f a -f dir -f - --prune -m why --dry-run",
+            "plan -f a --detailed-exitcode",
+            "diff -f a --prune",
             "healthcheck",
             "completion bash",
             "version --address h:1",
@@ -523,6 +614,10 @@ mod tests {
         }
         for bad in [
             "",
+            "apply",
+            "diff a",
+            "config rollback",
+            "config history x",
             "register",
             "register --name a",
             "register -f x --name a --port 1",

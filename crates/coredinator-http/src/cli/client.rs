@@ -77,9 +77,36 @@ impl Client {
         self.exchange(method, self.url(path), body).await
     }
 
+    /// The same, on the condition that what is changed is still what `tag` is of.
+    ///
+    /// # Errors
+    /// Whatever is no success; [`ExitStatus::Conflict`] where it is another by now.
+    pub async fn send_if(
+        &self,
+        method: Method,
+        path: &str,
+        tag: &str,
+        body: Option<&Value>,
+    ) -> Result<(HeaderMap, Value), Failure> {
+        self.exchange_if(method, self.url(path), Some(tag), body).await
+    }
+
     async fn exchange(&self, method: Method, url: String, body: Option<&Value>) -> Result<(HeaderMap, Value), Failure> {
+        self.exchange_if(method, url, None, body).await
+    }
+
+    async fn exchange_if(
+        &self,
+        method: Method,
+        url: String,
+        tag: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<(HeaderMap, Value), Failure> {
         let mut request =
             self.http.request(method, url).header(header::ACCEPT, "application/json").timeout(self.timeout);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_MATCH, tag);
+        }
         if let Some(body) = body {
             request = request.json(body);
         }

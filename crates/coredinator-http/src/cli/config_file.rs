@@ -14,13 +14,12 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ExitStatus, Failure, Program,
-    args::{ConfigCommand, SettingsArgs},
+    args::SettingsArgs,
     output::{Format, Output},
     paint::{self, Colour, paint},
     register::is_stdin,
-    yaml,
 };
-use crate::config::{Checks, Input, LoadError, Loaded, Loader, Origin, Problem, load_services};
+use crate::config::{Checks, Input, LoadError, Loaded, Loader, Part, Problem, load_part, load_services, yaml};
 
 /// The files that are looked for where none is named.
 const DEFAULT_FILES: [&str; 3] = ["coredinator.yaml", "coredinator.yml", "coredinator.json"];
@@ -73,15 +72,28 @@ pub fn load(program: &Program, settings: &SettingsArgs) -> Result<Loaded, Failur
     loader.checks(checks(program, &runtimes)).load().map_err(|error| failure(&error))
 }
 
+/// What one of several files says.
+///
+/// # Errors
+/// [`ExitStatus::Usage`], with everything that is wrong.
+pub fn part(program: &Program, file: &Path) -> Result<Part, Failure> {
+    let runtimes = runtimes(program);
+    load_part(read(file)?, environment(), checks(program, &runtimes)).map_err(|error| failure(&error))
+}
+
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
 /// The services of a file, which may be a whole configuration.
 ///
 /// # Errors
 /// [`ExitStatus::Usage`], with everything that is wrong.
 pub fn services(program: &Program, file: &Path) -> Result<Vec<ServiceSpec>, Failure> {
     let runtimes = runtimes(program);
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    load_services(read(file)?, environment.collect(), checks(program, &runtimes)).map_err(|error| failure(&error))
+    load_services(read(file)?, environment(), checks(program, &runtimes)).map_err(|error| failure(&error))
 }
 
 fn failure(error: &LoadError) -> Failure {
@@ -110,28 +122,27 @@ pub fn warn(output: &Output, loaded: &Loaded) {
     }
 }
 
-/// `config`.
+/// `config show`.
 ///
 /// # Errors
 /// [`ExitStatus::Usage`], with everything that is wrong.
-pub fn run(program: &Program, output: &Output, command: &ConfigCommand) -> Result<(), Failure> {
-    match command {
-        ConfigCommand::Check { file } => check(program, output, file.as_deref()),
-        ConfigCommand::Show(settings) => {
-            let loaded = load(program, settings)?;
-            warn(output, &loaded);
-            let document = loaded.config.to_document();
-            let names: Vec<&str> = loaded.config.services.iter().map(|spec| spec.name.as_str()).collect();
-            let value = match output.format {
-                Format::Json => json!({ "config": document, "origins": origins(&loaded, &document) }),
-                _ => document,
-            };
-            output.data(&value, &names, |_| annotated(&loaded, &value))
-        }
-    }
+pub fn show(program: &Program, output: &Output, settings: &SettingsArgs) -> Result<(), Failure> {
+    let loaded = load(program, settings)?;
+    warn(output, &loaded);
+    let document = loaded.config.to_document();
+    let names: Vec<&str> = loaded.config.services.iter().map(|spec| spec.name.as_str()).collect();
+    let value = match output.format {
+        Format::Json => json!({ "config": document, "origins": origins(&loaded, &document) }),
+        _ => document,
+    };
+    output.data(&value, &names, |_| annotated(&loaded, &value))
 }
 
-fn check(program: &Program, output: &Output, file: Option<&Path>) -> Result<(), Failure> {
+/// `config check`.
+///
+/// # Errors
+/// [`ExitStatus::Usage`], with everything that is wrong.
+pub fn check(program: &Program, output: &Output, file: Option<&Path>) -> Result<(), Failure> {
     let Some(file) = input(file) else {
         return Err(Failure::new(ExitStatus::Usage, "there is no coredinator.yaml here").hint("name the file to check"));
     };
@@ -165,10 +176,7 @@ fn check(program: &Program, output: &Output, file: Option<&Path>) -> Result<(), 
 }
 
 fn problem_json(problem: &Problem) -> Value {
-    let position = match &problem.origin {
-        Origin::File { position, .. } => *position,
-        _ => None,
-    };
+    let position = problem.position();
     json!({
         "origin": problem.origin.to_string(),
         "line": position.map(|at| at.line),

@@ -2,11 +2,14 @@
 //!
 //! [`main_with`] parses, dispatches and ends with a documented [`ExitStatus`]. Data goes to standard output, everything else
 //! to standard error. What is read from the API is read as JSON, field by field, so that an older program understands a newer
-//! server. Rendering is pure ([`view`], [`yaml`], [`table`]); commands are thin.
+//! server. Rendering is pure ([`view`], [`yaml`](crate::config::yaml), [`table`]); commands are thin.
 
+pub mod apply;
 pub mod args;
 pub mod client;
+pub mod config;
 pub mod config_file;
+pub mod config_view;
 pub mod coordinate;
 pub mod coordination;
 pub mod coordination_view;
@@ -27,7 +30,6 @@ pub mod system;
 pub mod table;
 pub mod view;
 pub mod wait;
-pub mod yaml;
 
 use std::{ffi::OsString, fmt, process::ExitCode, sync::Arc};
 
@@ -150,7 +152,10 @@ async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {
         Command::Resources(args) => coordination::resources(&client()?, output, args).await,
         Command::Replay(args) => replay::run(program, client, output, args).await,
         Command::Coordinate(args) => coordinate::run(program, output, args).await,
-        Command::Config(args) => config_file::run(program, output, &args.command),
+        Command::Apply(args) => apply::apply(program, &client()?, output, args).await,
+        Command::Plan(args) => apply::plan(program, &client()?, output, args).await,
+        Command::Diff(args) => apply::diff(program, &client()?, output, args).await,
+        Command::Config(args) => config::run(program, client, output, &args.command).await,
         Command::Healthcheck => system::healthcheck(&client()?, output).await,
         Command::Completion { shell } => system::completion(output, *shell),
         Command::Version => system::version(&client()?, output).await,

@@ -5,7 +5,8 @@ use std::io::{IsTerminal as _, Write as _};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::{Failure, paint, yaml};
+use super::{Failure, paint};
+use crate::config::yaml;
 
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

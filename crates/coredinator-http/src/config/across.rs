@@ -13,14 +13,17 @@ fn pointer(service: &ServiceName, key: &str) -> String {
     format!("/coredinator/services/{service}/{key}")
 }
 
-/// Checks dependencies and ports. `names` are all declared services, those included that could not be read.
+/// Checks dependencies and ports. `names` are all declared services, those included that could not be read; `None`: there
+/// are others elsewhere.
 pub(super) fn check(
     services: &[ServiceSpec],
-    names: &[String],
+    names: Option<&[String]>,
     errors: &mut Vec<FieldError>,
     warnings: &mut Vec<FieldError>,
 ) {
-    missing_dependencies(services, names, errors, warnings);
+    if let Some(names) = names {
+        missing_dependencies(services, names, errors, warnings);
+    }
     cycles(services, errors);
     shared_ports(services, errors, warnings);
 }

@@ -15,10 +15,10 @@ use serde_json::{Map, Value};
 
 use super::interpolate::{Lookup, interpolate};
 
-/// The largest text that is read: 4 MiB.
-pub const MAX_BYTES: usize = 4 << 20;
+/// The largest text that is read: 16 MiB, which is some 20,000 services written out in full.
+pub const MAX_BYTES: usize = 16 << 20;
 /// The largest document, its aliases and variables expanded, in bytes (each node counts as 16).
-const MAX_EXPANDED: usize = 32 << 20;
+const MAX_EXPANDED: usize = 96 << 20;
 /// The deepest nesting.
 const MAX_DEPTH: usize = 64;
 /// The longest key, in bytes.
@@ -205,7 +205,8 @@ enum OpenKind {
         entries: Vec<Entry>,
         seen: BTreeMap<String, Position>,
         merged: Vec<Arc<Node>>,
-        key: Option<(String, Position)>,
+        /// The key whose value comes next, and whether it is the one that merges.
+        key: Option<(String, bool, Position)>,
     },
 }
 
@@ -234,7 +235,8 @@ impl Builder<'_> {
             },
             Event::Scalar(text, style, anchor, tag) => {
                 if self.wants_key() {
-                    return self.key(text.into_owned(), at);
+                    let merges = style == ScalarStyle::Plain && text == "<<";
+                    return self.key(text.into_owned(), merges, at);
                 }
                 let value = self.scalar(&text, style, tag.as_deref(), at)?;
                 let node = Arc::new(Node { size: NODE + text_len(&value), data: Data::Scalar(value), height: 0 });
@@ -257,17 +259,17 @@ impl Builder<'_> {
         matches!(self.stack.last(), Some(Open { kind: OpenKind::Map { key: None, .. }, .. }))
     }
 
-    fn key(&mut self, text: String, at: Position) -> Result<(), Fault> {
+    fn key(&mut self, text: String, merges: bool, at: Position) -> Result<(), Fault> {
         if text.len() > MAX_KEY {
             return Err(Fault::new(at, format!("a key of {} bytes; at most {MAX_KEY} are read", text.len())));
         }
         if let Some(Open { kind: OpenKind::Map { seen, key, .. }, .. }) = self.stack.last_mut() {
-            if let Some(first) = seen.get(&text).filter(|_| text != "<<") {
+            if let Some(first) = seen.get(&text).filter(|_| !merges) {
                 self.faults.push(Fault::new(at, format!("key {text:?} is given twice, first in line {}", first.line)));
-            } else {
+            } else if !merges {
                 seen.insert(text.clone(), at);
             }
-            *key = Some((text, at));
+            *key = Some((text, merges, at));
         }
         Ok(())
     }
@@ -354,8 +356,8 @@ impl Builder<'_> {
             Some(OpenKind::List(items)) => items.push((at, node)),
             Some(OpenKind::Map { entries, merged, key, .. }) => match key.take() {
                 None => return Err(Fault::new(at, "a key must be a text")),
-                Some((key, _)) if key == "<<" => merged.extend(to_merge(at, node)?),
-                Some((key, at)) => entries.push(Entry { key, at, value: node }),
+                Some((_, true, _)) => merged.extend(to_merge(at, node)?),
+                Some((key, false, at)) => entries.push(Entry { key, at, value: node }),
             },
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::{
 use coredinator_coord::{CoordinationConfig, Strategies};
 use coredinator_core::{
     CheckTiming, FieldError, HealthCheck, ProbeSpec, Runtime, ServiceSpec, SpecDefaults,
+    config::read_layer,
     field::{FieldReader, join, kind, nearest},
     validate_spec,
 };
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 use super::{
     Config, DatabaseUrl, LoadError, Origin, Problem, across,
     document::{Document, Fault, Position},
+    redact,
     settings::{self, Layer, Merged},
 };
 
@@ -159,6 +161,9 @@ pub struct Loader<'a> {
     environment: Vec<(String, String)>,
     overrides: Overrides,
     checks: Checks<'a>,
+    kept: Option<&'a Value>,
+    as_is: bool,
+    part: bool,
 }
 
 impl<'a> Loader<'a> {
@@ -204,6 +209,27 @@ impl<'a> Loader<'a> {
         self
     }
 
+    /// With the values that were left out of the document because they are secrets, in a document of the same form.
+    #[must_use]
+    pub fn kept(mut self, kept: &'a Value) -> Self {
+        self.kept = Some(kept);
+        self
+    }
+
+    /// With dependencies on services that are declared elsewhere.
+    #[must_use]
+    pub fn part(mut self) -> Self {
+        self.part = true;
+        self
+    }
+
+    /// With paths as they are: the document comes from somewhere else, and is relative to nothing here.
+    #[must_use]
+    pub fn as_is(mut self) -> Self {
+        self.as_is = true;
+        self
+    }
+
     /// Loads.
     ///
     /// # Errors
@@ -215,8 +241,12 @@ impl<'a> Loader<'a> {
             None => None,
         };
         let folder = text.as_ref().map_or_else(PathBuf::new, |text| text.folder.clone());
-        let mut reading = Reading { errors: Vec::new(), warnings: Vec::new() };
-        let root = document.as_ref().map(|document| document.value());
+        let folder = (!self.as_is).then_some(folder.as_path());
+        let mut reading = Reading { errors: Vec::new(), warnings: Vec::new(), part: self.part };
+        let mut root = document.as_ref().map(|document| document.value());
+        if let (Some(root), Some(kept)) = (&mut root, self.kept) {
+            redact::restore(root, kept);
+        }
         let (section, alerts) = reading.top(root);
         let (of_file, others): (Map<_, _>, Map<_, _>) =
             section.into_iter().partition(|(key, _)| settings::KEYS.contains(&key.as_str()));
@@ -233,7 +263,7 @@ impl<'a> Loader<'a> {
             Map::new()
         });
         merged.extend(others);
-        let config = reading.section(merged, alerts, &self.checks, &folder, &origins);
+        let config = reading.section(merged, alerts, &self.checks, folder, &origins);
         warnings.extend(reading.warnings.into_iter().map(|warning| origins.problem(warning)));
         match config {
             Some(config) if reading.errors.is_empty() => Ok(Loaded { config, warnings, origins }),
@@ -256,6 +286,24 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Whether the file says anything at a JSON pointer.
+    #[must_use]
+    pub fn says(&self, pointer: &str) -> bool {
+        self.origins.document.as_ref().is_some_and(|document| document.says(pointer))
+    }
+
+    /// What the file says at a JSON pointer, as it stands there.
+    #[must_use]
+    pub fn said(&self, pointer: &str) -> Option<Value> {
+        self.origins.document.as_ref().and_then(|document| document.value().pointer(pointer).cloned())
+    }
+
+    /// An error that somebody else found in the configuration, with its place in the file.
+    #[must_use]
+    pub fn problem(&self, error: FieldError) -> Problem {
+        Problem { origin: self.origins.in_file(&error.pointer), ..self.origins.problem(error) }
+    }
+
     /// Where the value at a JSON pointer of [`Config::to_document`] came from.
     #[must_use]
     pub fn origin(&self, pointer: &str) -> Origin {
@@ -397,6 +445,8 @@ fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
 struct Reading {
     errors: Vec<FieldError>,
     warnings: Vec<FieldError>,
+    /// What is depended on may be declared elsewhere.
+    part: bool,
 }
 
 impl Reading {
@@ -444,7 +494,7 @@ impl Reading {
         merged: Map<String, Value>,
         alerts: Option<Value>,
         checks: &Checks<'_>,
-        folder: &Path,
+        folder: Option<&Path>,
         origins: &Origins,
     ) -> Option<Config> {
         let mut reader = FieldReader::new(SECTION, Value::Object(merged));
@@ -459,12 +509,23 @@ impl Reading {
         }
         // What the file says of paths is relative to the file; what people type, to where they are.
         let beside_file = matches!(origins.merged.origin("data_dir"), Origin::Default | Origin::File { .. });
-        let data_dir = if beside_file { folder.join(data_dir) } else { data_dir };
+        let data_dir = match folder.filter(|_| beside_file) {
+            Some(folder) => folder.join(data_dir),
+            None => data_dir,
+        };
         let database_url: Option<String> = reader.optional("database_url").filter(|url: &String| !url.is_empty());
         let detach = reader.or("detach", false);
         let base = CheckTiming::default();
         let timing = reader.parsed("health_check", |pointer, value| CheckTiming::parse(pointer, value, &base));
         let health_check = timing.unwrap_or(base);
+        if database_url.as_ref().is_some_and(|url| [":***@", "=***"].iter().any(|gone| url.contains(gone))) {
+            let error = FieldError::new(join(SECTION, "database_url"), "the password was left out of it");
+            reader.push(error.with_hint("write it, or ${DATABASE_URL}"));
+        }
+        let base = reader.parsed("config", |pointer, value| {
+            let missing = redact::missing(pointer, &value);
+            if missing.is_empty() { read_layer(pointer, value) } else { Err(missing) }
+        });
         let services = reader.raw("services");
         let coordination = reader
             .parsed("coordination", |pointer, value| CoordinationConfig::parse(pointer, &value, &checks.strategies));
@@ -473,8 +534,18 @@ impl Reading {
 
         let services = self.services(services, &SpecDefaults { health_check }, checks, folder, origins);
         let database_url = database_url.map(DatabaseUrl::new);
-        let config =
-            Config { host, port, data_dir, database_url, detach, health_check, services, coordination, alerts };
+        let config = Config {
+            host,
+            port,
+            data_dir,
+            database_url,
+            detach,
+            health_check,
+            base: base.unwrap_or_default(),
+            services,
+            coordination,
+            alerts,
+        };
         across::own_port(&config, &mut self.errors, &mut self.warnings);
         Some(config)
     }
@@ -484,7 +555,7 @@ impl Reading {
         value: Option<Value>,
         defaults: &SpecDefaults,
         checks: &Checks<'_>,
-        folder: &Path,
+        folder: Option<&Path>,
         origins: &Origins,
     ) -> Vec<ServiceSpec> {
         let pointer = join(SECTION, "services");
@@ -501,10 +572,13 @@ impl Reading {
         let mut services: Vec<(Option<Position>, ServiceSpec)> = Vec::new();
         for (name, value) in declared.into_iter().filter(|(name, _)| !name.starts_with("x-")) {
             let pointer = join(&pointer, &name);
+            self.errors.extend(redact::missing(&pointer, &value));
             match ServiceSpec::parse(&pointer, Some(&name), value, defaults) {
                 Ok(mut spec) => {
                     self.errors.extend(checks.of(&pointer, &spec));
-                    place(&mut spec, folder);
+                    if let Some(folder) = folder {
+                        place(&mut spec, folder);
+                    }
                     let position = origins.document.as_ref().and_then(|document| document.position(&pointer));
                     services.push((position, spec));
                 }
@@ -513,13 +587,14 @@ impl Reading {
         }
         services.sort_by(|(a, left), (b, right)| a.cmp(b).then_with(|| left.name.cmp(&right.name)));
         let services: Vec<ServiceSpec> = services.into_iter().map(|(_, spec)| spec).collect();
-        across::check(&services, &names, &mut self.errors, &mut self.warnings);
+        let names = if self.part { None } else { Some(names.as_slice()) };
+        across::check(&services, names, &mut self.errors, &mut self.warnings);
         services
     }
 }
 
 /// Makes a service's paths absolute, so that they mean the same wherever coredinator is started.
-pub(super) fn place(spec: &mut ServiceSpec, folder: &Path) {
+pub(crate) fn place(spec: &mut ServiceSpec, folder: &Path) {
     if spec.runtime.as_ref().is_some_and(|runtime| runtime.as_str() == LOCAL_RUNTIME) {
         let working_dir = spec.working_dir.take().unwrap_or_default();
         let working_dir = normal(&folder.join(working_dir));

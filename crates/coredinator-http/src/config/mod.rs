@@ -13,6 +13,7 @@
 //!   health_check: {interval: 30, timeout: 10, retries: 3}
 //!   services:
 //!     corerl: {runtime: process, command: [./corerl, --port, "{port}"], port: 0, health_endpoint: /health}
+//!   config: {plant: north}          # the base of the documents of services that have one
 //!   coordination: {enabled: true, sync_interval: 1, conflict_resolution: priority_based}
 //! alerts: []                        # kept as it is
 //! ```
@@ -29,24 +30,30 @@ mod across;
 mod coordination;
 pub mod document;
 pub mod interpolate;
+pub(crate) mod live;
 mod load;
 mod problem;
+pub(crate) mod redact;
+pub mod schema;
 mod secret;
 mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
+pub mod yaml;
 
 pub use document::Position;
+pub(crate) use load::place;
 pub use load::{Checks, Input, Loaded, Loader, Overrides};
 pub use problem::{LoadError, Origin, Problem};
 pub use secret::DatabaseUrl;
-pub use services::load_services;
+pub use services::{Part, load_part, load_services};
 
 use std::path::PathBuf;
 
-use coredinator_coord::CoordinationConfig;
+use coredinator_coord::{CoordinationConfig, Strategies};
 use coredinator_core::{CheckTiming, ServiceSpec};
+use coredinator_registry::ConfigDocument;
 use serde_json::{Map, Value, json};
 
 /// What coredinator is told at its start; valid as a whole.
@@ -64,12 +71,32 @@ pub struct Config {
     pub detach: bool,
     /// The timing of health checks where a service does not say.
     pub health_check: CheckTiming,
+    /// What the configuration documents of services are laid on.
+    pub base: Map<String, Value>,
     /// The declared services, in the order of the file.
     pub services: Vec<ServiceSpec>,
     /// How agents are coordinated.
     pub coordination: CoordinationConfig,
     /// The `alerts` section, as it is.
     pub alerts: Option<Value>,
+}
+
+impl Default for Config {
+    /// What holds where nothing is said.
+    fn default() -> Self {
+        Self {
+            host: Self::DEFAULT_HOST.to_owned(),
+            port: Self::DEFAULT_PORT,
+            data_dir: PathBuf::from(Self::DEFAULT_DATA_DIR),
+            database_url: None,
+            detach: false,
+            health_check: CheckTiming::default(),
+            base: Map::new(),
+            services: Vec::new(),
+            coordination: CoordinationConfig::default(),
+            alerts: None,
+        }
+    }
 }
 
 impl Config {
@@ -83,6 +110,17 @@ impl Config {
     /// The configuration as a document of the file's form, with every default written out and secrets left out.
     #[must_use]
     pub fn to_document(&self) -> Value {
+        let mut document = self.whole_document();
+        if let Some(section) = document.get_mut("coredinator") {
+            for key in ["config", "services"] {
+                redact::redact(&mut section[key]);
+            }
+        }
+        document
+    }
+
+    /// The same with the secrets of services.
+    pub(crate) fn whole_document(&self) -> Value {
         let services: Map<String, Value> =
             self.services.iter().map(|spec| (spec.name.to_string(), service(spec))).collect();
         let section = json!({
@@ -92,6 +130,7 @@ impl Config {
             "database_url": self.database_url,
             "detach": self.detach,
             "health_check": self.health_check,
+            "config": self.base,
             "services": services,
             "coordination": coordination::document(&self.coordination),
         });
@@ -101,23 +140,50 @@ impl Config {
         }
         document
     }
+
+    /// What of it can be changed while coredinator runs.
+    #[must_use]
+    pub fn live(&self) -> ConfigDocument {
+        let mut live = ConfigDocument::of(self.services.iter().cloned());
+        let sections = [
+            ("health_check", json!(self.health_check)),
+            ("config", Value::Object(self.base.clone())),
+            ("coordination", coordination::document(&self.coordination)),
+            ("alerts", self.alerts.clone().unwrap_or_default()),
+        ];
+        live.sections = sections.map(|(name, value)| (name.to_owned(), value)).into();
+        live
+    }
+
+    /// The same with what can be changed while coredinator runs as `live` has it. A section that cannot be read, which is
+    /// one that another version wrote, stays as it is.
+    #[must_use]
+    pub fn with_live(mut self, live: &ConfigDocument, strategies: &Strategies) -> Self {
+        self.services = live.services.values().cloned().collect();
+        let section = |name: &str| live.sections.get(name).cloned().unwrap_or_default();
+        if let Ok(timing) = CheckTiming::parse("", section("health_check"), &CheckTiming::default()) {
+            self.health_check = timing;
+        }
+        if let Value::Object(base) = section("config") {
+            self.base = base;
+        }
+        match CoordinationConfig::parse("", &section("coordination"), strategies) {
+            Ok(coordination) => self.coordination = coordination,
+            Err(errors) => {
+                let error = coredinator_core::FieldErrors(errors);
+                tracing::error!(%error, "the coordination section that is stored cannot be read; as the file says");
+            }
+        }
+        self.alerts = Some(section("alerts")).filter(|alerts| !alerts.is_null());
+        self
+    }
 }
 
-fn service(spec: &ServiceSpec) -> Value {
+/// A service's document without its name.
+pub(crate) fn service(spec: &ServiceSpec) -> Value {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         fields.remove("name");
-        if let Some(Value::Object(environment)) = fields.get_mut("environment") {
-            environment.iter_mut().filter(|(key, _)| is_secret(key)).for_each(|(_, value)| *value = "***".into());
-        }
     }
     value
-}
-
-/// Whether a variable's name says that its value should not be shown.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_uppercase();
-    ["PASSWORD", "PASSWD", "SECRET", "TOKEN", "API_KEY", "PRIVATE_KEY", "CREDENTIAL", "DATABASE_URL"]
-        .iter()
-        .any(|word| name.contains(word))
 }

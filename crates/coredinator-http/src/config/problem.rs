@@ -71,6 +71,17 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Where in its file it is, if it is in one and has a place there.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        match &self.origin {
+            Origin::File { position, .. } => *position,
+            Origin::Default | Origin::Environment(_) | Origin::Flag(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     /// One line, then the excerpt and the hint on lines of their own, indented; no line end at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,7 @@
 //! Files that hold services alone.
 
+use std::collections::BTreeMap;
+
 use coredinator_core::{FieldError, ServiceSpec, SpecDefaults};
 use serde_json::Value;
 
@@ -7,6 +9,37 @@ use super::{
     Checks, Input, LoadError, Loader, Problem,
     load::{Text, place},
 };
+
+/// What one file says of the configuration: some services, and the sections that it mentions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Part {
+    /// The services.
+    pub services: Vec<ServiceSpec>,
+    /// The sections, written out.
+    pub sections: BTreeMap<String, Value>,
+}
+
+/// Reads a file that may be one of several: what it depends on may stand in another.
+///
+/// # Errors
+/// As [`Loader::load`].
+pub fn load_part(input: Input, environment: Vec<(String, String)>, checks: Checks<'_>) -> Result<Part, LoadError> {
+    let Some(text) = Text::read(&input)? else { return Ok(Part::default()) };
+    let root = text.parse(&environment)?.value();
+    if !["coredinator", "alerts"].iter().any(|key| root.get(key).is_some()) {
+        return Ok(Part { services: load_services(input, environment, checks)?, sections: BTreeMap::new() });
+    }
+    // Of the environment only the variables in the file: settings are not asked for here.
+    let variables = environment.into_iter().filter(|(name, _)| !name.starts_with("COREDINATOR_"));
+    let loaded = Loader::new().input(input).environment(variables).checks(checks).part().load()?;
+    let said = |section: &str| match section {
+        "alerts" => loaded.says("/alerts"),
+        other => loaded.says(&format!("/coredinator/{other}")),
+    };
+    let mut live = loaded.config.live();
+    live.sections.retain(|section, _| said(section));
+    Ok(Part { services: loaded.config.services, sections: live.sections })
+}
 
 /// Reads the services of a file: of a whole configuration, or one service with its `name`, or a list of such.
 ///

@@ -273,7 +273,7 @@ fn bombs_are_refused_before_they_burst() {
     assert!(problems(loader(&chain))[0].contains("nested more than"));
     assert!(!problems(loader(&"[".repeat(100_000))).is_empty());
     assert!(problems(loader(&"- ".repeat(100_000)))[0].contains("nested more than"));
-    assert!(problems(loader(&"x".repeat(5 << 20)))[0].contains("at most 4194304 are read"));
+    assert!(problems(loader(&"x".repeat(17 << 20)))[0].contains("at most 16777216 are read"));
     assert!(problems(loader(&format!("{}: 1", "k".repeat(1000))))[0].contains("a key of 1000 bytes"));
     assert!(!problems(loader(&"{\"a\n".repeat(1 << 20))).is_empty());
 }

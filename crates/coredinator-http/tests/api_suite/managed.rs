@@ -29,6 +29,8 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         last_exit: Some(coredinator_core::Exit { code: Some(3), signal: None, oom_killed: false, at: now }),
         next_restart_at: None,
         followed: view.intent.command,
+        config_revision: 0,
+        config_at: None,
     };
     plant.registry.record(&record.service.clone(), &[record], &[], vec![]).await.unwrap();
 }

@@ -5,6 +5,7 @@
 //! for a loaded machine.
 
 mod clock;
+mod config;
 mod coordination;
 #[cfg(feature = "docker")]
 mod docker;

@@ -11,8 +11,8 @@ use super::{
     paint::{Colour, clean, paint, status},
     services::text,
     table::table,
-    yaml,
 };
+use crate::config::yaml;
 
 /// What stands where there is nothing.
 const NONE: &str = "-";

@@ -102,6 +102,7 @@ fn check() -> Value {
         "expected_headers": {"type": "object", "additionalProperties": {"type": "string"}},
         "expected_body": {"type": "string"},
         "command": {"$ref": "#/$defs/command"},
+        "beside": {"type": "boolean", "description": "whether a command runs beside coredinator instead of inside the instance"},
         "ttl": duration(),
         "options": {"type": "object", "description": "of a plugin's probe"},
     });

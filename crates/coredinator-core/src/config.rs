@@ -325,7 +325,7 @@ mod tests {
 
     use super::*;
 
-    fn object(value: Value) -> Map<String, Value> {
+    fn object(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
@@ -335,8 +335,8 @@ mod tests {
 
     #[test]
     fn layers_are_merged_key_by_key() {
-        let mut under = object(json!({"a": {"x": 1, "y": [1, 2]}, "b": 1, "s": {"secret_env": "A"}}));
-        let over = object(json!({"a": {"y": [3], "z": null}, "b": {"c": 1}, "s": {"secret_file": "/f"}}));
+        let mut under = object(&json!({"a": {"x": 1, "y": [1, 2]}, "b": 1, "s": {"secret_env": "A"}}));
+        let over = object(&json!({"a": {"y": [3], "z": null}, "b": {"c": 1}, "s": {"secret_file": "/f"}}));
         merge(&mut under, &over);
         let wanted = json!({"a": {"x": 1, "y": [3], "z": null}, "b": {"c": 1}, "s": {"secret_file": "/f"}});
         assert_eq!(Value::Object(under), wanted);
@@ -344,7 +344,8 @@ mod tests {
 
     #[test]
     fn secrets_are_put_in_place_and_those_that_are_missing_told_with_their_places() {
-        let mut document = object(json!({"a": {"k": {"secret_env": "HERE"}}, "l": [{"secret_file": "/gone"}], "p": 1}));
+        let mut document =
+            object(&json!({"a": {"k": {"secret_env": "HERE"}}, "l": [{"secret_file": "/gone"}], "p": 1}));
         let mut read = |secret: SecretRef<'_>| match secret {
             SecretRef::Env("HERE") => Ok("s3cret".to_owned()),
             other => Err(format!("no {other:?}")),

@@ -33,15 +33,7 @@ impl Live<'_> {
         (head.revision, document)
     }
 
-    /// One service's own document, without its secrets.
-    pub(crate) fn generate_one(&self, view: &ServiceView) -> Value {
-        let mut document = serde_json::to_value(here(view.record.spec.clone())).unwrap_or_default();
-        redact::redact(&mut document);
-        redact::escape(&mut document);
-        document
-    }
-
-    /// The same as a configuration, with its secrets.
+    /// Everything that is in force, with its secrets.
     fn whole(&self) -> Config {
         let live = self.registry.config_document();
         let mut whole = self.settings.clone().with_live(&live, self.strategies);
@@ -98,6 +90,14 @@ impl Live<'_> {
         }
         warnings
     }
+}
+
+/// One service's own document, without its secrets.
+pub(crate) fn generate_one(view: &ServiceView) -> Value {
+    let mut document = serde_json::to_value(here(view.record.spec.clone())).unwrap_or_default();
+    redact::redact(&mut document);
+    redact::escape(&mut document);
+    document
 }
 
 /// A spec with its paths as they mean here, so that it means the same wherever its document is loaded.

@@ -16,7 +16,7 @@ pub fn schema() -> Value {
         "patternProperties": {"^x-": {}},
         "additionalProperties": {"$ref": "#/$defs/service"},
     });
-    let section = closed(json!({
+    let section = closed(&json!({
         "host": {"type": "string", "description": "the address to listen on"},
         "port": port(),
         "data_dir": {"type": "string", "description": "where the state is kept, relative to the file"},
@@ -27,7 +27,7 @@ pub fn schema() -> Value {
         "services": services,
         "coordination": {"$ref": "#/$defs/coordination"},
     }));
-    let mut whole = closed(json!({
+    let mut whole = closed(&json!({
         "coredinator": section,
         "alerts": {"description": "kept as it is"},
     }));
@@ -53,17 +53,17 @@ pub fn schema() -> Value {
             ],
         },
         "signal": {"type": "string", "pattern": "^([Ss][Ii][Gg])?[A-Za-z0-9]+$", "description": "such as SIGTERM"},
-        "timing": closed(timing()),
-        "check": closed(check()),
+        "timing": closed(&timing()),
+        "check": closed(&check()),
         "service": service(),
         "coordination": coordination(),
-        "group": closed(group()),
+        "group": closed(&group()),
     });
     whole
 }
 
 /// An object with these keys and the user's own.
-fn closed(properties: Value) -> Value {
+fn closed(properties: &Value) -> Value {
     json!({"type": "object", "properties": properties, "patternProperties": {"^x-": {}}, "additionalProperties": false})
 }
 
@@ -134,14 +134,14 @@ fn service_keys() -> Value {
         "health_check": {"$ref": "#/$defs/check"},
         "readiness_check": {"$ref": "#/$defs/check"},
         "restart_policy": {"type": "string", "pattern": "^(no|always|on-failure(:[1-9][0-9]*)?|unless-stopped)$"},
-        "backoff": closed(json!({
+        "backoff": closed(&json!({
             "initial": duration(),
             "max": duration(),
             "factor": {"type": "number", "minimum": 1},
             "jitter": share(),
             "reset_after": duration(),
         })),
-        "restart_budget": closed(json!({
+        "restart_budget": closed(&json!({
             "attempts": {"type": "integer", "minimum": 0, "description": "0 is no limit"},
             "window": duration(),
         })),
@@ -150,7 +150,7 @@ fn service_keys() -> Value {
         "depends_on": {
             "anyOf": [
                 {"type": "array", "items": {"type": "string"}},
-                {"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, closed(json!({
+                {"type": "object", "additionalProperties": {"anyOf": [{"type": "null"}, closed(&json!({
                     "condition": {"enum": ["service_started", "service_healthy", "service_completed_successfully"]},
                     "required": {"type": "boolean"},
                 }))]}},
@@ -160,7 +160,7 @@ fn service_keys() -> Value {
         "stop_grace_period": duration(),
         "labels": {"$ref": "#/$defs/texts"},
         "version": {"type": "string"},
-        "logs": closed(json!({
+        "logs": closed(&json!({
             "max_size": {"type": "integer", "minimum": 4096, "description": "of one file, in bytes"},
             "max_files": {"type": "integer", "minimum": 1, "maximum": 1000},
         })),
@@ -171,7 +171,7 @@ fn service_keys() -> Value {
             "propertyNames": {"pattern": "^(0|[1-9][0-9]*)$"},
             "additionalProperties": {"type": "object"},
         },
-        "config_change": {"anyOf": [{"enum": ["none", "signal", "http", "restart"]}, closed(json!({
+        "config_change": {"anyOf": [{"enum": ["none", "signal", "http", "restart"]}, closed(&json!({
             "action": {"enum": ["none", "signal", "http", "restart"]},
             "signal": {"$ref": "#/$defs/signal"},
             "path": {"type": "string", "pattern": "^/"},
@@ -189,7 +189,7 @@ fn coordination() -> Value {
     let more = json!({
         "enabled": {"type": "boolean"},
         "groups": {"type": "object", "additionalProperties": {"$ref": "#/$defs/group"}},
-        "agents": {"type": "object", "additionalProperties": closed(json!({
+        "agents": {"type": "object", "additionalProperties": closed(&json!({
             "priority": {"type": "integer"},
             "weight": amount(),
             "preemptible": {"type": "boolean"},
@@ -201,7 +201,7 @@ fn coordination() -> Value {
         "history_bytes": {"type": "integer", "minimum": 0},
     });
     extend(&mut keys, more);
-    closed(keys)
+    closed(&keys)
 }
 
 fn group() -> Value {

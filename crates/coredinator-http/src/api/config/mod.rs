@@ -25,7 +25,11 @@ use super::{
     state::Api,
     stream::accepts,
 };
-use crate::config::{LoadError, Loaded, live::pointer_of, schema, yaml};
+use crate::config::{
+    LoadError, Loaded,
+    live::{generate_one, pointer_of},
+    schema, yaml,
+};
 use model::{ConfigProblem, History, Plan, Revision, Rollback, Updated, Validation, differences};
 
 /// Revisions on a page where nobody says, and at most.
@@ -70,7 +74,7 @@ pub(super) async fn generate(
     }
     if let Some(name) = service {
         let view = api.service(&name)?;
-        return Ok(written(&headers, None, &api.live().generate_one(&view), "application/json"));
+        return Ok(written(&headers, None, &generate_one(&view), "application/json"));
     }
     let (revision, document) = api.live().generate();
     Ok(written(&headers, Some(revision), &document, "application/json"))

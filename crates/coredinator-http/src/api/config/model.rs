@@ -174,7 +174,7 @@ pub(super) fn differences(diff: &ConfigDiff) -> Vec<Difference> {
                 }));
             }
             (before, after) => {
-                all.push(Difference { pointer, before: before.as_ref().map(safe), after: after.as_ref().map(safe) })
+                all.push(Difference { pointer, before: before.as_ref().map(safe), after: after.as_ref().map(safe) });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Progressive filling, from event to event.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
 
 use coredinator_core::coordination::{Budget, Demand, Draft, Pick, Presence, Problem, Resolution, TOLERANCE};
 
@@ -22,16 +22,29 @@ const NO_SHARE: f64 = 1e-300;
 pub(super) struct Filling<'p> {
     problem: &'p Problem,
     draft: Draft<'p>,
-    /// Of each candidate, the largest share that it takes of anything, in full.
-    shares: Vec<f64>,
+    /// Of each candidate, what is asked again and again.
+    wanted: Vec<Wanted>,
     takers: Vec<Taker>,
+    /// The options of all takers in turn, the most modest of each first.
+    turns: Vec<u32>,
     supplies: Vec<Supply>,
+    /// Of each resource, what may be missing by rounding.
+    slack: Vec<f64>,
     /// Of each resource, who has grown on it, in this pass.
     growers: Vec<Vec<usize>>,
     events: BinaryHeap<Reverse<Event>>,
     /// The weighted dominant share that all that grow have.
     level: f64,
     given_back: bool,
+}
+
+/// A candidate, as far as shares go.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// The largest share that it takes of anything, in full.
+    share: f64,
+    /// The smallest fraction of it that can be had.
+    least: f64,
 }
 
 /// How far a party has come.
@@ -41,8 +54,10 @@ struct Taker {
     fraction: f64,
     /// The fraction that it gains for each unit of the level; 0: it does not grow.
     rate: f64,
-    /// Its options, the most modest first, and how many of them have had their turn.
-    options: Vec<usize>,
+    weight: f64,
+    priority: i32,
+    /// Where its turns are, and how many of them it has had.
+    turns: Range<usize>,
     tried: usize,
 }
 
@@ -59,13 +74,13 @@ struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     /// A party has all of its option.
-    Whole(usize),
+    Whole(u32),
     /// Nothing is left of a resource, if it is still as in this version.
-    UsedUp(usize, u64),
+    UsedUp(u32, u64),
     /// A party begins to grow.
-    Grow(usize),
+    Grow(u32),
     /// It is a party's turn; the higher priority first.
-    Turn(Reverse<i32>, usize),
+    Turn(Reverse<i32>, u32),
 }
 
 impl Event {
@@ -79,7 +94,9 @@ impl<'p> Filling<'p> {
         let draft = Draft::new(problem);
         let mut filling = Self {
             problem,
-            shares: (0..problem.candidates().len()).map(|candidate| share(problem, candidate)).collect(),
+            wanted: (0..problem.candidates().len()).map(|candidate| Wanted::new(problem, candidate)).collect(),
+            turns: Vec::with_capacity(problem.candidates().len()),
+            slack: problem.resources().iter().map(|resource| resource.capacity * TOLERANCE * 0.1).collect(),
             supplies: draft.left().iter().map(|&left| Supply::new(left)).collect(),
             growers: vec![Vec::new(); problem.resources().len()],
             takers: Vec::with_capacity(problem.parties().len()),
@@ -88,7 +105,7 @@ impl<'p> Filling<'p> {
             given_back: false,
             draft,
         };
-        let mut options: Vec<(u64, usize)> = Vec::new();
+        let mut options: Vec<(u64, u32)> = Vec::new();
         for (party, of) in problem.parties().iter().enumerate() {
             let (chosen, fraction) = match filling.draft.pick(party) {
                 Pick::Option { candidate, fraction } => (Some(candidate), fraction),
@@ -97,10 +114,13 @@ impl<'p> Filling<'p> {
             };
             options.clear();
             let possible = of.options().filter(|&at| problem.candidates()[at].possible);
-            options.extend(possible.map(|at| (rank(filling.shares[at] * problem.candidates()[at].min_fraction()), at)));
+            let modesty = |at: usize| rank(filling.wanted[at].share * filling.wanted[at].least);
+            options.extend(possible.map(|at| (modesty(at), at as u32)));
             options.sort_unstable();
-            let options = options.iter().map(|&(_, at)| at).collect();
-            filling.takers.push(Taker { chosen, fraction, options, ..Taker::default() });
+            let from = filling.turns.len();
+            filling.turns.extend(options.iter().map(|&(_, at)| at));
+            let (weight, priority, turns) = (of.agent.weight, of.agent.priority, from..filling.turns.len());
+            filling.takers.push(Taker { chosen, fraction, weight, priority, turns, ..Taker::default() });
         }
         filling
     }
@@ -138,7 +158,7 @@ impl<'p> Filling<'p> {
         for party in 0..self.takers.len() {
             if self.problem.parties()[party].presence == Presence::Active {
                 self.takers[party].tried = 0;
-                let what = if self.is_growable(party) { What::Grow(party) } else { self.turn(party) };
+                let what = if self.is_growable(party) { What::Grow(party as u32) } else { self.turn(party) };
                 events.push(Reverse(Event::new(self.standing(party), what)));
             }
         }
@@ -149,6 +169,7 @@ impl<'p> Filling<'p> {
         self.level = self.level.max(f64::from_bits(event.level));
         match event.what {
             What::Whole(party) => {
+                let party = party as usize;
                 if self.takers[party].rate > 0.0 && f64::from_bits(event.level) >= self.whole_at(party) {
                     self.stop(party);
                     self.takers[party].fraction = 1.0;
@@ -156,6 +177,7 @@ impl<'p> Filling<'p> {
                 }
             }
             What::UsedUp(resource, version) => {
+                let resource = resource as usize;
                 if self.supplies[resource].version() == version {
                     for party in std::mem::take(&mut self.growers[resource]) {
                         if self.takers[party].rate > 0.0 && self.demand(party, resource) > 0.0 {
@@ -165,27 +187,28 @@ impl<'p> Filling<'p> {
                     }
                 }
             }
-            What::Grow(party) => self.grow(party),
-            What::Turn(_, party) => self.move_on(party),
+            What::Grow(party) => self.grow(party as usize),
+            What::Turn(_, party) => self.move_on(party as usize),
         }
     }
 
     /// Moves a party to the next of its options that fits.
     fn move_on(&mut self, party: usize) {
         let own = self.problem.parties()[party].options();
-        while let Some(&candidate) = self.takers[party].options.get(self.takers[party].tried) {
+        let Taker { chosen, fraction: grown, ref turns, tried, .. } = self.takers[party];
+        let has = chosen.filter(|has| own.contains(has));
+        for at in turns.start + tried..turns.end {
             self.takers[party].tried += 1;
-            let has = self.takers[party].chosen.filter(|has| own.contains(has));
+            let candidate = self.turns[at] as usize;
             if has.is_some_and(|has| has <= candidate) {
                 continue;
             }
-            let grown = self.takers[party].fraction;
             if let Some(fraction) = self.fitting(party, candidate)
                 && self.draft.set(party, Pick::Option { candidate, fraction })
             {
                 self.exchange(party, (candidate, fraction), grown);
                 let level = self.standing(party).max(self.level);
-                self.schedule(level, if self.is_growable(party) { What::Grow(party) } else { self.turn(party) });
+                self.schedule(level, if self.is_growable(party) { What::Grow(party as u32) } else { self.turn(party) });
                 return;
             }
         }
@@ -195,10 +218,8 @@ impl<'p> Filling<'p> {
     /// near to that as it can have.
     fn fitting(&self, party: usize, candidate: usize) -> Option<f64> {
         let problem = self.problem;
-        let of = &self.problem.candidates()[candidate];
-        let least = of.min_fraction();
-        let share = self.shares[candidate];
-        let level = self.level * problem.parties()[party].agent.weight;
+        let Wanted { share, least } = self.wanted[candidate];
+        let level = self.level * self.takers[party].weight;
         let mut fraction = if share * least >= level || share <= NO_SHARE { least } else { (level / share).min(1.0) };
         if share <= NO_SHARE {
             fraction = 1.0;
@@ -207,8 +228,7 @@ impl<'p> Filling<'p> {
         let mut own = Beside::new(chosen.map_or(&[], |chosen| problem.demands(chosen)));
         for demand in problem.demands(candidate) {
             let left = self.supplies[demand.resource].left(self.level) + own.amount(demand.resource) * grown;
-            let slack = problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
-            if demand.amount * fraction > left + slack {
+            if demand.amount * fraction > left + self.slack[demand.resource] {
                 fraction = left.max(0.0) / demand.amount;
                 if fraction < least {
                     return None;
@@ -254,7 +274,7 @@ impl<'p> Filling<'p> {
         }
         let Some(candidate) = self.takers[party].chosen else { return };
         // What it stands at and the level may differ by rounding: it grows from here to where it would be.
-        let rate = self.problem.parties()[party].agent.weight / self.shares[candidate];
+        let rate = self.takers[party].weight / self.wanted[candidate].share;
         self.takers[party].rate = rate;
         for demand in self.problem.demands(candidate) {
             let behind = (rate * self.level - self.takers[party].fraction) * demand.amount;
@@ -263,7 +283,7 @@ impl<'p> Filling<'p> {
             self.growers[demand.resource].push(party);
             self.foresee(demand.resource);
         }
-        self.schedule(self.whole_at(party), What::Whole(party));
+        self.schedule(self.whole_at(party), What::Whole(party as u32));
     }
 
     /// Ends a party's growing, at the level of now.
@@ -283,7 +303,7 @@ impl<'p> Filling<'p> {
     /// Tells when a resource will be used up, as things stand.
     fn foresee(&mut self, resource: usize) {
         if let Some((level, version)) = self.supplies[resource].ends_at() {
-            self.schedule(level, What::UsedUp(resource, version));
+            self.schedule(level, What::UsedUp(resource as u32, version));
         }
     }
 
@@ -292,14 +312,14 @@ impl<'p> Filling<'p> {
     }
 
     fn turn(&self, party: usize) -> What {
-        What::Turn(Reverse(self.problem.parties()[party].agent.priority), party)
+        What::Turn(Reverse(self.takers[party].priority), party as u32)
     }
 
     /// Whether a party has an elastic option that is not whole.
     fn is_growable(&self, party: usize) -> bool {
         let Taker { chosen: Some(candidate), fraction, .. } = self.takers[party] else { return false };
         let of = &self.problem.candidates()[candidate];
-        of.elastic.is_some() && fraction < 1.0 && self.shares[candidate] > NO_SHARE
+        of.elastic.is_some() && fraction < 1.0 && self.wanted[candidate].share > NO_SHARE
     }
 
     /// The level at which a party that grows has all of its option.
@@ -310,8 +330,8 @@ impl<'p> Filling<'p> {
     /// A party's weighted dominant share.
     fn standing(&self, party: usize) -> f64 {
         let taker = &self.takers[party];
-        let share = taker.chosen.map_or(0.0, |candidate| self.shares[candidate] * taker.fraction);
-        share / self.problem.parties()[party].agent.weight
+        let share = taker.chosen.map_or(0.0, |candidate| self.wanted[candidate].share * taker.fraction);
+        share / taker.weight
     }
 
     /// How much a party takes of a resource in full.
@@ -358,10 +378,12 @@ impl<'p> Beside<'p> {
     }
 }
 
-/// The largest share that a candidate takes of anything, in full.
-fn share(problem: &Problem, candidate: usize) -> f64 {
-    let share = |demand: &Demand| demand.amount / problem.available()[demand.resource].max(demand.amount * 1e-15);
-    problem.demands(candidate).iter().map(share).fold(0.0, f64::max)
+impl Wanted {
+    fn new(problem: &Problem, candidate: usize) -> Self {
+        let share = |demand: &Demand| demand.amount / problem.available()[demand.resource].max(demand.amount * 1e-15);
+        let share = problem.demands(candidate).iter().map(share).fold(0.0, f64::max);
+        Self { share, least: problem.candidates()[candidate].min_fraction() }
+    }
 }
 
 /// A level (0 or more) in the order of numbers, to forty binary digits: what differs by rounding alone is the same.

@@ -7,7 +7,7 @@
 //!
 //! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too; with `KHAN_JSON=FOLDER`
 //! they are written there as problems that `coredinator coordinate --problem` reads. `STEPS=N` gives every strategy so many
-//! steps instead of its own measure; `REFERENCE=N` has `centralized` prove a bound in so many steps beforehand, which then
+//! steps instead of its own measure; `SEED=N` generates other problems of the same kinds; `REFERENCE=N` has `centralized` prove a bound in so many steps beforehand, which then
 //! counts, too.
 
 mod generate;
@@ -51,7 +51,7 @@ async fn main() {
     let rows = generate::ROWS.map(|row| row.name);
     let only_khan = words.iter().any(|word| word.starts_with("khan"));
     for row in generate::ROWS.iter().filter(|row| !only_khan && selected(&rows, row.name)) {
-        let problem = generate::problem(row, SEED);
+        let problem = generate::problem(row, number("SEED").unwrap_or(SEED));
         println!("{}: {} conflicts", row.name, problem.conflicts().len());
         let mut measured = Vec::new();
         for strategy in &strategies {

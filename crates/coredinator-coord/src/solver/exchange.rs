@@ -14,7 +14,7 @@ const LANES: usize = 8;
 
 /// With more possible changes than this, those that give up the most are not tried: better small exchanges of few than half
 /// of the large ones of many.
-const MOST_CHANGES: usize = 500;
+const MOST_CHANGES: usize = 1000;
 
 /// How many comparisons are one step.
 const SCANNED_AT_ONCE: usize = 8;

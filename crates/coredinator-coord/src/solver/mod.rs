@@ -3,7 +3,7 @@
 //! A [`Scope`] says about whom something is to be decided and what the others leave them; [`solve`] answers a [`Solution`]
 //! with a bound that no choice within the scope exceeds. Underneath, a scope falls into components that share nothing that
 //! could run short; each is a small flat model (multiple-choice knapsacks in several dimensions, with pairs of columns that
-//! exclude each other), solved by prices, repair, exact search of windows and, where it is small, exact search of all of it.
+//! exclude each other), solved by prices, repair, exact search by lists of all of it as far as that goes, and of windows.
 //!
 //! Effort is counted in steps: about one look at one column. So the same scope and effort give the same answer on every
 //! machine, whatever the number of threads.
@@ -11,6 +11,7 @@
 mod accord;
 mod components;
 mod exchange;
+mod join;
 mod local;
 mod model;
 mod part;

@@ -3,19 +3,38 @@
 use coredinator_core::coordination::Budget;
 
 use super::{
-    exchange, local,
+    exchange,
+    join::Join,
+    local::{self, Searcher},
     model::Model,
     prices,
     repair::{fill, gains, round},
-    search::{Guide, Search},
+    search::{Guide, Outcome, Search},
     state::{State, worth},
 };
 
-/// With more groups than this, a component is not searched as a whole.
+/// With more groups than this, a component is not searched depth first as a whole.
 const MOST_GROUPS: usize = 500;
 
 /// With more groups than this, it is not worth keeping steps for a search of all of them.
 const FEW_GROUPS: usize = 60;
+
+/// With more rows than this, most of which most columns take of, lists tell little apart.
+pub(super) const MANY_ROWS: usize = 24;
+
+/// How long the first lists of a whole component are, by how much the next ones are longer, and how long they become.
+const FIRST_LIST: usize = 64;
+const LONGER: usize = 4;
+const LONGEST: usize = 1 << 18;
+
+/// About how many steps it takes to join two lists, for each of their combinations.
+const STEPS_EACH: u64 = 16;
+
+/// So few rows that lists tell all of them apart.
+const LANED_ROWS: usize = 7;
+
+/// How long the lists of a window are.
+const WINDOW_LIST: usize = 2048;
 
 /// What came of a component.
 #[derive(Debug, Clone)]
@@ -36,71 +55,154 @@ pub(super) fn solve(model: &Model, start: &[u32], limit: u64, seed: u64, budget:
     let dual = prices::find(model, limit / 2, budget);
     let mut steps = dual.steps;
     let gains = gains(model, &dual.prices);
-    let mut state = State::of(model, start);
-    let mut from_start = state.clone();
-    fill(&mut from_start, &gains, &mut steps);
-    if let Some(mut rounded) = round(model, &gains, &mut steps) {
-        fill(&mut rounded, &gains, &mut steps);
-        if rounded.value() > from_start.value() && rounded.is_feasible() {
-            from_start = rounded;
+    let state = begin(model, start, &gains, &mut steps, budget);
+    let part = Part { choice: Vec::new(), bound: dual.bound, proven: false, prices: dual.prices.clone(), steps };
+    let guide = Guide { prices: &dual.prices, gains: &gains, quantum: quantum(model) };
+    let mut way = Way { part, state, guide, limit, seed, budget };
+    if !way.is_closed() {
+        if model.accord.is_empty() && (model.rows() <= MANY_ROWS || !model.is_dense()) {
+            way.by_lists();
+        } else {
+            way.by_trees();
         }
     }
-    if from_start.is_feasible() {
-        state = from_start;
-    }
-    let quantum = quantum(model);
-    let mut part = Part { choice: Vec::new(), bound: dual.bound, proven: false, prices: dual.prices.clone(), steps };
-    let guide = Guide { prices: &dual.prices, gains: &gains, quantum };
-    let mut search = Search::default();
-    let closed = |state: &State<'_>, bound: f64| bound - state.value() <= quantum.max(1e-12 * bound.abs());
-    let whole = model.groups() <= MOST_GROUPS;
-    let groups: Vec<u32> = (0..model.groups() as u32).collect();
-    if whole && !closed(&state, part.bound) {
-        // Often that is all it takes.
-        let first = (limit / 8).min(limit.saturating_sub(part.steps));
-        finish(&mut part, &mut state, &mut search, &groups, &guide, first, budget);
-    }
-    if !part.proven && !closed(&state, part.bound) && part.steps < limit {
-        let left = limit - part.steps;
-        let local = if model.groups() <= FEW_GROUPS { left / 2 } else { left };
-        // Where most columns take of most rows, windows find little.
-        let exchanged = if model.is_dense() { local } else { local / 4 };
-        let first = exchange::improve(&mut state, &guide, exchanged, budget);
-        part.steps += first;
-        part.steps += local::improve(&mut state, &mut search, &guide, (local.saturating_sub(first), seed), budget);
-        if whole && part.steps < limit {
-            let left = limit - part.steps;
-            finish(&mut part, &mut state, &mut search, &groups, &guide, left, budget);
-        }
-    }
-    let value = worth(model, &state.choice);
-    part.choice = state.choice;
-    if model.curves.is_empty() {
-        if part.bound - value <= quantum.max(1e-12 * part.bound.abs()) {
-            (part.bound, part.proven) = (value, true);
-        }
-    } else {
-        part.proven = part.bound - value <= 1e-9 * part.bound.abs();
-    }
-    part.bound = part.bound.max(value);
-    part
+    way.end()
 }
 
-/// Searches all of a component.
-fn finish(
-    part: &mut Part,
-    state: &mut State<'_>,
-    search: &mut Search,
-    groups: &[u32],
-    guide: &Guide<'_>,
+/// The better of two beginnings that fit: the start, and everybody's best at the prices, made to fit; both filled up.
+fn begin<'m>(model: &'m Model, start: &[u32], gains: &[f64], steps: &mut u64, budget: &Budget) -> State<'m> {
+    let state = State::of(model, start);
+    let mut filled = state.clone();
+    fill(&mut filled, gains, steps);
+    if let Some(mut rounded) = round(model, gains, steps, budget) {
+        fill(&mut rounded, gains, steps);
+        if rounded.value() > filled.value() && rounded.is_feasible() {
+            filled = rounded;
+        }
+    }
+    if filled.is_feasible() { filled } else { state }
+}
+
+/// How far it has come.
+struct Way<'w> {
+    part: Part,
+    state: State<'w>,
+    guide: Guide<'w>,
     limit: u64,
-    budget: &Budget,
-) {
-    let outcome = search.window(state, groups, guide, limit, budget);
-    part.steps += outcome.steps;
-    if state.model.curves.is_empty() {
-        part.bound = part.bound.min(outcome.bound);
-        part.proven |= outcome.complete;
+    seed: u64,
+    budget: &'w Budget,
+}
+
+impl Way<'_> {
+    /// Whether nothing better is to be found.
+    fn is_closed(&self) -> bool {
+        self.part.proven || self.part.bound - self.state.value() <= self.tolerance()
+    }
+
+    fn tolerance(&self) -> f64 {
+        self.guide.quantum.max(1e-12 * self.part.bound.abs())
+    }
+
+    fn left(&self) -> u64 {
+        self.limit.saturating_sub(self.part.steps)
+    }
+
+    fn all(&self) -> Vec<u32> {
+        (0..self.state.model.groups() as u32).collect()
+    }
+
+    /// Whether there is no more to be done, or no more time for it.
+    fn is_over(&self) -> bool {
+        self.is_closed() || self.left() == 0 || self.budget.is_over()
+    }
+
+    /// Counts what a search of all groups tells.
+    fn learn(&mut self, outcome: &Outcome) {
+        self.part.steps += outcome.steps;
+        if self.state.model.curves.is_empty() {
+            self.part.bound = self.part.bound.min(outcome.bound);
+            self.part.proven |= outcome.complete;
+        }
+    }
+
+    /// Longer and longer lists of all groups, then windows, then lists again.
+    fn by_lists(&mut self) {
+        let (model, all) = (self.state.model, self.all());
+        let mut join = Join::default();
+        let mut size = FIRST_LIST;
+        // Where rows are few, nothing is better than long lists.
+        let kept = match model.groups() {
+            0..=FEW_GROUPS => 0,
+            _ if model.rows() <= LANED_ROWS => self.limit / 4,
+            _ => self.limit / 4 * 3,
+        };
+        for kept in [kept, 0] {
+            let most = |way: &Self| (way.left().saturating_sub(kept) / STEPS_EACH) as usize;
+            while !self.is_over() && size <= LONGEST && most(self) > 0 {
+                let effort = (size.min(most(self)), self.left());
+                let outcome = join.window(&mut self.state, &all, &self.guide, effort, self.budget);
+                self.learn(&outcome);
+                if outcome.complete {
+                    return;
+                }
+                if size > most(self) {
+                    break;
+                }
+                size *= LONGER;
+            }
+            if !self.is_over() && kept > 0 {
+                if model.rows() > LANED_ROWS {
+                    let most = self.left() / 3;
+                    self.part.steps += exchange::improve(&mut self.state, &self.guide, most, self.budget);
+                }
+                let limit = (self.left(), self.seed);
+                let searcher = Searcher::Lists(&mut join, WINDOW_LIST);
+                self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
+            }
+        }
+    }
+
+    /// All groups depth first, as far as a part of the steps goes, exchanges, windows, and what is left for all groups again.
+    fn by_trees(&mut self) {
+        let model = self.state.model;
+        let (whole, all) = (model.groups() <= MOST_GROUPS, self.all());
+        let mut search = Search::default();
+        if whole {
+            // Often that is all it takes.
+            let first = (self.limit / 8).min(self.left());
+            let outcome = search.window(&mut self.state, &all, &self.guide, first, self.budget);
+            self.learn(&outcome);
+        }
+        if self.is_over() {
+            return;
+        }
+        let local = if model.groups() <= FEW_GROUPS { self.left() / 2 } else { self.left() };
+        // Where most columns take of most rows, windows find little.
+        let exchanged = if model.is_dense() { local } else { local / 4 };
+        let first = exchange::improve(&mut self.state, &self.guide, exchanged, self.budget);
+        self.part.steps += first;
+        let (searcher, limit) = (Searcher::Tree(&mut search), (local.saturating_sub(first), self.seed));
+        self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
+        if whole && self.left() > 0 {
+            let left = self.left();
+            let outcome = search.window(&mut self.state, &all, &self.guide, left, self.budget);
+            self.learn(&outcome);
+        }
+    }
+
+    fn end(mut self) -> Part {
+        let model = self.state.model;
+        let value = worth(model, &self.state.choice);
+        if model.curves.is_empty() {
+            if self.part.bound - value <= self.tolerance() {
+                (self.part.bound, self.part.proven) = (value, true);
+            }
+        } else {
+            self.part.proven = self.part.bound - value <= 1e-9 * self.part.bound.abs();
+        }
+        self.part.bound = self.part.bound.max(value);
+        self.part.choice = self.state.choice;
+        self.part
     }
 }
 

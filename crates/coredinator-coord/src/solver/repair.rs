@@ -1,5 +1,7 @@
 //! From prices to a choice that fits.
 
+use coredinator_core::coordination::Budget;
+
 use super::{
     model::Model,
     state::{NONE, State},
@@ -10,8 +12,8 @@ pub(super) fn gains(model: &Model, prices: &[f64]) -> Vec<f64> {
     (0..model.candidate.len()).map(|column| model.value[column] - model.cost(column, prices)).collect()
 }
 
-/// Everybody's best at the prices, made to fit by the cheapest changes; `None`: that did not lead anywhere.
-pub(super) fn round<'m>(model: &'m Model, gains: &[f64], steps: &mut u64) -> Option<State<'m>> {
+/// Everybody's best at the prices, made to fit by the cheapest changes; `None`: that did not lead anywhere in time.
+pub(super) fn round<'m>(model: &'m Model, gains: &[f64], steps: &mut u64, budget: &Budget) -> Option<State<'m>> {
     let mut state = State::new(model);
     for group in 0..model.groups() {
         let admitted = model.columns(group).filter(|&column| state.tally.admits(&model.accord, column));
@@ -22,6 +24,9 @@ pub(super) fn round<'m>(model: &'m Model, gains: &[f64], steps: &mut u64) -> Opt
     for _ in 0..model.groups() + 64 {
         if state.used.iter().zip(&model.capacity).all(|(used, capacity)| used <= capacity) {
             return Some(state);
+        }
+        if budget.is_over() {
+            return None;
         }
         *steps += (model.candidate.len() / 4 + model.row.len() / 8) as u64;
         let (group, column) = cheapest_change(&mut state, gains)?;
@@ -84,7 +89,8 @@ fn admits_instead(state: &mut State<'_>, group: usize, now: usize, column: usize
     admits
 }
 
-/// Moves groups to columns that are worth more and fit, those that gain most at the prices first, until none is left.
+/// Moves groups to columns that are worth more and fit, until none is left: those first that lose least at the prices for what
+/// they are worth more, so that the room that there is fetches most.
 pub(super) fn fill(state: &mut State<'_>, gains: &[f64], steps: &mut u64) {
     let model = state.model;
     for _ in 0..4 {
@@ -92,10 +98,11 @@ pub(super) fn fill(state: &mut State<'_>, gains: &[f64], steps: &mut u64) {
         for group in 0..model.groups() {
             let now = state.choice[group] as usize;
             let better = model.columns(group).filter(|&column| model.value[column] > model.value[now]);
-            moves.extend(better.map(|column| (gains[column] - gains[now], group as u32, column as u32)));
+            let price = |column: usize| (gains[now] - gains[column]) / (model.value[column] - model.value[now]);
+            moves.extend(better.map(|column| (price(column), group as u32, column as u32)));
         }
         *steps += (model.candidate.len() / 2 + moves.len() * 4) as u64;
-        moves.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        moves.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         let mut moved = false;
         for (_, group, column) in moves {
             let (group, column) = (group as usize, column as usize);

@@ -1,5 +1,7 @@
 //! From a scope to a solution.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use coredinator_core::coordination::{Budget, Pick};
 
 use super::{
@@ -11,14 +13,18 @@ use super::{
 };
 
 /// How many looks at columns a component may cost where nobody says: so many for each group (fewer where there are few
-/// groups), up to so many, or its share of a pool, if that is more. Where most columns take of most rows, no part is easy,
-/// and the pool is a larger one.
+/// groups), up to so many, or its share of a pool, if that is more.
 const STEPS_PER_GROUP: u64 = 1_500;
-const STEPS_PER_GROUP_OF_FEW: u64 = 1_000;
+const STEPS_PER_GROUP_OF_FEW: u64 = 600;
 const FEW_GROUPS: u64 = 60;
-const MOST_STEPS: u64 = 500_000;
-const POOL: u64 = 100_000;
-const DENSE_POOL: u64 = 4_000_000;
+const MOST_STEPS: u64 = 700_000;
+const POOL: u64 = 80_000;
+
+/// Where most columns take of most rows, no part is easy, and it may cost this at least; with many rows, it comes to rest
+/// sooner.
+const DENSE: u64 = 3_000_000;
+const DENSE_PER_GROUP: u64 = 500;
+const DENSE_WITH_MANY_ROWS: u64 = 2_000_000;
 
 /// On how many threads components are solved; with no more groups than that, on one.
 const THREADS: usize = 2;
@@ -44,7 +50,11 @@ pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, bu
             Some(steps) => share(steps, own, groups),
             None => {
                 let each = if own <= FEW_GROUPS { STEPS_PER_GROUP_OF_FEW } else { STEPS_PER_GROUP };
-                let pool = if part.is_dense() { DENSE_POOL } else { POOL };
+                let pool = match part.is_dense() {
+                    false => POOL,
+                    true if part.rows() > part::MANY_ROWS => DENSE_WITH_MANY_ROWS,
+                    true => DENSE + groups * DENSE_PER_GROUP,
+                };
                 (own * each).min(MOST_STEPS).max(share(pool, own, groups))
             }
         }
@@ -55,19 +65,25 @@ pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, bu
         (model, part)
     };
     let threads = if groups > ALONE { threads.clamp(1, models.len().max(1)) } else { 1 };
-    let mut shares = models.chunks(models.len().div_ceil(threads).max(1));
-    let own = shares.next().unwrap_or_default();
-    // Each component is solved for itself, so that it does not matter where.
-    let parts: Vec<(Model, Part)> = std::thread::scope(|scope| {
-        let work = &work;
-        let others: Vec<_> =
-            shares.map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<_>>())).collect();
-        let mut all: Vec<_> = own.iter().map(work).collect();
+    let next = AtomicUsize::new(0);
+    // Each component is solved for itself, so that it does not matter where, and when.
+    let take = || -> Vec<(usize, (Model, Part))> {
+        std::iter::from_fn(|| {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            models.get(at).map(|model| (at, work(model)))
+        })
+        .collect()
+    };
+    let mut parts = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+        let mut all = take();
         for other in others {
             all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
         all
     });
+    parts.sort_unstable_by_key(|&(at, _)| at);
+    let parts: Vec<(Model, Part)> = parts.into_iter().map(|(_, part)| part).collect();
     gather(scope, &parts, budget)
 }
 

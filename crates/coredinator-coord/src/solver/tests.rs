@@ -8,7 +8,15 @@ use coredinator_core::coordination::{
 };
 use proptest::prelude::*;
 
-use super::{Scope, Solution, solve, solve::solve_on};
+use super::{
+    Scope, Solution,
+    join::Join,
+    model::Model,
+    prices, repair,
+    search::{Guide, Search},
+    solve,
+    solve::solve_on,
+};
 
 fn resource(name: String, capacity: f64) -> Resource {
     Resource { name, capacity, unit: String::new(), reserve: 0.0, kind: ResourceKind::Divisible }
@@ -247,4 +255,81 @@ fn the_number_of_threads_does_not_matter() {
             assert_eq!((together.value, together.bound, together.steps), (alone.value, alone.bound, alone.steps));
         }
     }
+}
+
+/// Groups of options of which each is worth about what it takes of all resources, in whole numbers, as in the published
+/// instances of the multiple-choice knapsack problem (Khan, Li, Manning, Akbar, 2002); half of the mean peak is there.
+fn published_kind(seed: u64, (groups, items, rows): (usize, usize, usize)) -> Problem {
+    let mut chance = seed;
+    let mut below = |limit: u64| {
+        // A sequence of its own, so that the answers stay (Knuth's multiplier).
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((chance >> 33) % limit) as u32
+    };
+    let name = |row: usize| format!("r{row:02}");
+    let id = |group: usize| AgentId::new(&format!("g{group:02}")).unwrap();
+    let intentions = (0..groups).map(|group| {
+        let mut options: Vec<ActionOption> = (0..items)
+            .map(|item| {
+                let takes: Vec<u32> = (0..rows).map(|_| below(10)).collect();
+                let utility = f64::from(2 * takes.iter().sum::<u32>() + below(12 * rows as u64));
+                let demands = takes.iter().enumerate().map(|(row, &amount)| (name(row), f64::from(amount))).collect();
+                ActionOption { utility, demands, ..option(item, &((0, 0), None, None, 0)) }
+            })
+            .collect();
+        options.sort_by(|a, b| b.utility.total_cmp(&a.utility));
+        let agent_id = id(group);
+        Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: 0.0, options })
+    });
+    Problem::new(ProblemDocument {
+        intentions: intentions.collect(),
+        resources: (0..rows).map(|row| resource(name(row), 5.0 * groups as f64)).collect(),
+        agents: (0..groups).map(|group| Arc::new(Agent::new(id(group)))).collect(),
+        ..serde_json::from_str(r#"{"agents": []}"#).unwrap()
+    })
+    .unwrap()
+}
+
+#[test]
+fn instances_of_the_published_kind_are_solved_exactly() {
+    // Depth first, these were proven as well.
+    for (seed, best) in [(2, 4011.0), (3, 4061.0), (4, 4033.0), (5, 4019.0)] {
+        let problem = published_kind(seed, (20, 10, 10));
+        let solution = solve(&Scope::whole(&problem), None, &Budget::default());
+        assert_eq!((solution.value, solution.bound, solution.optimal), (best, best, true), "seed {seed}");
+    }
+}
+
+#[test]
+fn lists_find_what_a_tree_finds_and_bound_what_they_leave_out() {
+    let budget = Budget::default();
+    let (mut capped, mut infeasible) = (0, 0);
+    for seed in 0..300 {
+        let size = (4 + seed as usize % 5, 3 + seed as usize % 4, 1 + seed as usize % 12);
+        let problem = published_kind(seed, size);
+        let model = Model::of(&Scope::whole(&problem));
+        let dual = prices::find(&model, 100_000, &budget);
+        let gains = repair::gains(&model, &dual.prices);
+        let guide = Guide { prices: &dual.prices, gains: &gains, quantum: 0.0 };
+        let groups: Vec<u32> = (0..model.groups() as u32).collect();
+        let Some(rounded) = repair::round(&model, &gains, &mut 0, &budget) else {
+            infeasible += 1;
+            continue;
+        };
+        let (mut tree, mut lists) = (rounded.clone(), rounded.clone());
+        let proof = Search::default().window(&mut tree, &groups, &guide, u64::MAX, &budget);
+        let found = Join::default().window(&mut lists, &groups, &guide, (1 << 16, u64::MAX), &budget);
+        assert!(proof.complete && found.complete, "seed {seed}: {found:?}");
+        assert!((tree.value() - lists.value()).abs() < 1e-9, "seed {seed}: {} of {}", lists.value(), tree.value());
+        assert!(lists.is_feasible(), "seed {seed}");
+        for (size, limit) in [(3, u64::MAX), (20, u64::MAX), (1 << 16, 40)] {
+            let mut short = rounded.clone();
+            let told = Join::default().window(&mut short, &groups, &guide, (size, limit), &budget);
+            assert!(told.bound >= tree.value() - 1e-9, "seed {seed}, lists of {size}: {told:?} of {}", tree.value());
+            assert!(short.is_feasible() && short.value() >= rounded.value(), "seed {seed}, lists of {size}");
+            assert!(!told.complete || (short.value() - tree.value()).abs() < 1e-9, "seed {seed}, lists of {size}");
+            capped += usize::from(!told.complete);
+        }
+    }
+    assert!(capped > 100 && infeasible < 100, "{capped} lists were cut off, {infeasible} problems had no beginning");
 }

@@ -66,6 +66,16 @@ pub enum Observation {
     Waiting(crate::Reason),
     /// It runs, here. `running` is true.
     Running(Started),
+    /// It ended, and what runs it has started it again by itself, in place: the same instance goes on. That is counted, and
+    /// nothing else is done about it.
+    Restarted {
+        /// It runs, as with [`Running`](Self::Running).
+        started: Started,
+        /// How often that has happened since it was last told; at least 1.
+        times: u32,
+        /// How it ended the last time, where that is known.
+        last: Option<Exit>,
+    },
     /// It ended. The last observation of an instance.
     Exited(Exit),
     /// It had been taken on and could not be started after all; nothing of it is left. The last observation of an instance.

@@ -323,6 +323,13 @@ impl ServiceSpec {
         self.runtime.is_some()
     }
 
+    /// Whether it leaves its health checks to what runs its instances: `probe_by` among its options names anybody but
+    /// coredinator.
+    #[must_use]
+    pub fn is_probed_elsewhere(&self) -> bool {
+        self.options.get("probe_by").is_some_and(|by| by != "coredinator")
+    }
+
     /// Whether an instance's exit with `code` is a success.
     #[must_use]
     pub fn is_success(&self, code: Option<i32>) -> bool {

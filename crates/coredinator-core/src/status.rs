@@ -160,6 +160,9 @@ pub struct Exit {
     /// Whether the kernel killed it for want of memory, where that can be known.
     #[serde(default)]
     pub oom_killed: bool,
+    /// What ended it, where it was not the program itself and what runs it knows: that it was evicted, that its node is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Reason>,
     /// When coredinator learned of it.
     pub at: Timestamp,
 }
@@ -168,6 +171,7 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.code, self.signal) {
             _ if self.oom_killed => f.write_str("killed by the kernel: out of memory"),
+            _ if self.why.is_some() => self.why.iter().try_for_each(|why| f.write_str(&why.message)),
             (Some(code), _) => write!(f, "exited with code {code}"),
             (None, Some(signal)) => write!(f, "ended by signal {signal}"),
             (None, None) => f.write_str("ended while nobody watched, exit code unknown"),

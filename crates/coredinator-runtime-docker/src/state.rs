@@ -68,7 +68,13 @@ impl Container {
 pub(crate) fn next(told: Option<&Observation>, found: Option<&Container>, clock: &SharedClock) -> Option<Observation> {
     let now = match found.map(|container| &container.state) {
         None => {
-            return Some(Observation::Exited(Exit { code: None, signal: None, oom_killed: false, at: clock.now() }));
+            return Some(Observation::Exited(Exit {
+                code: None,
+                signal: None,
+                oom_killed: false,
+                why: None,
+                at: clock.now(),
+            }));
         }
         Some(State::Ended(exit)) => return Some(Observation::Exited(exit.clone())),
         Some(State::Created) => {
@@ -88,7 +94,7 @@ fn judge(state: &ContainerState, clock: &SharedClock) -> State {
         _ => {
             let (code, signal) = ended(state.exit_code);
             let at = time(state.finished_at.as_deref()).unwrap_or_else(|| clock.now());
-            State::Ended(Exit { code, signal, oom_killed: state.oom_killed == Some(true), at })
+            State::Ended(Exit { code, signal, oom_killed: state.oom_killed == Some(true), why: None, at })
         }
     }
 }

@@ -184,7 +184,7 @@ impl Instance {
             // Its number may be another's from here on.
             let _ = self.fd.reap_child();
         }
-        let exit = Exit { code: ended.code, signal: ended.signal, oom_killed, at };
+        let exit = Exit { code: ended.code, signal: ended.signal, oom_killed, why: None, at };
         shared.forget_instance(&self, &exit);
         self.end.send_replace(Some(exit));
     }

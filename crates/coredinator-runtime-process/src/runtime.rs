@@ -95,7 +95,7 @@ impl ProcessRuntime {
     }
 
     fn unknown_end(&self) -> Exit {
-        Exit { code: None, signal: None, oom_killed: false, at: self.shared.clock.now() }
+        Exit { code: None, signal: None, oom_killed: false, why: None, at: self.shared.clock.now() }
     }
 }
 

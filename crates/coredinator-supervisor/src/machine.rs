@@ -408,8 +408,20 @@ impl Machine {
                 let message = said("started", started);
                 self.run(replica, started.clone(), "Started", message, now);
             }
-            Observation::Waiting(_) | Observation::Running(_) | Observation::Exited(_) | Observation::NotStarted(_) => {
+            Observation::Restarted { started, times, last }
+                if matches!(state, InstanceState::Starting | InstanceState::Running) =>
+            {
+                slot.record.restarts = slot.record.restarts.saturating_add(u64::from(*times));
+                slot.record.last_exit = last.clone().or_else(|| slot.record.last_exit.take());
+                let ended = last.as_ref().map_or_else(|| "ended".to_owned(), ToString::to_string);
+                let message = format!("{ended}; started again in place by what runs it");
+                self.run(replica, started.clone(), "RestartedInPlace", message, now);
             }
+            Observation::Waiting(_)
+            | Observation::Running(_)
+            | Observation::Restarted { .. }
+            | Observation::Exited(_)
+            | Observation::NotStarted(_) => {}
         }
     }
 
@@ -432,7 +444,7 @@ impl Machine {
             }
             // It was being stopped meanwhile, or counted as running: whatever it was, nothing of it is left.
             state if state.is_live() => {
-                let exit = Exit { code: None, signal: None, oom_killed: false, at: now.wall };
+                let exit = Exit { code: None, signal: None, oom_killed: false, why: None, at: now.wall };
                 self.exited(replica, id, exit, desired, now, random);
             }
             _ => {}
@@ -508,7 +520,7 @@ impl Machine {
                     Ending::NotStarted(reason) => reason.code.as_str(),
                     Ending::Unhealthy(_) => "Unhealthy",
                     Ending::Exited(exit) if exit.oom_killed => "OOMKilled",
-                    Ending::Exited(_) => "BackOff",
+                    Ending::Exited(exit) => exit.why.as_ref().map_or("BackOff", |why| why.code.as_str()),
                 };
                 slot.enter(InstanceState::Backoff, Reason::new(code, message.clone()), now);
                 slot.due = now.mono.checked_add(delay);
@@ -543,7 +555,7 @@ impl Machine {
             slot.enter(InstanceState::Pending, Reason::new("Pending", "its start was interrupted"), now);
             self.changed.push(replica);
         } else {
-            let exit = Exit { code: None, signal: None, oom_killed: false, at: now.wall };
+            let exit = Exit { code: None, signal: None, oom_killed: false, why: None, at: now.wall };
             self.exited(replica, &id, exit, desired, now, random);
         }
     }

@@ -37,7 +37,8 @@ pub(crate) struct History {
 
 impl Ending {
     fn is_success(&self, spec: &ServiceSpec) -> bool {
-        matches!(self, Self::Exited(exit) if spec.is_success(exit.code))
+        // What was ended from outside did not end by being done, whatever code it left.
+        matches!(self, Self::Exited(exit) if exit.why.is_none() && spec.is_success(exit.code))
     }
 
     /// What happened, in a clause.
@@ -98,7 +99,7 @@ mod tests {
     }
 
     fn exit(code: i32) -> Ending {
-        Ending::Exited(Exit { code: Some(code), signal: None, oom_killed: false, at: Timestamp::UNIX_EPOCH })
+        Ending::Exited(Exit { code: Some(code), signal: None, oom_killed: false, why: None, at: Timestamp::UNIX_EPOCH })
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -133,7 +134,7 @@ mod tests {
         let spec = spec(&json!({"restart_policy": "on-failure", "success_exit_codes": [0, 143]}));
         assert_eq!(decide(&spec, &exit(143), &mut History::default(), at(0), 0.5), Verdict::Completed);
         // An exit that nobody saw may have been a failure, so it counts as one.
-        let unseen = Ending::Exited(Exit { code: None, signal: None, oom_killed: false, at: at(0) });
+        let unseen = Ending::Exited(Exit { code: None, signal: None, oom_killed: false, why: None, at: at(0) });
         assert!(matches!(decide(&spec, &unseen, &mut History::default(), at(0), 0.5), Verdict::Restart { .. }));
     }
 

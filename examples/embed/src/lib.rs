@@ -101,7 +101,7 @@ impl Runtime for TaskRuntime {
         tokio::spawn(async move {
             // An error says that the task was aborted, which is what a kill is here.
             let (code, signal) = task.await.map_or((None, Some(9)), |code| (Some(code), None));
-            ended.send_replace(Some(Exit { code, signal, oom_killed: false, at: clock.now() }));
+            ended.send_replace(Some(Exit { code, signal, oom_killed: false, why: None, at: clock.now() }));
         });
         let instance = InstanceRef { id: id.clone(), service: spec.name.clone(), replica, handle: None };
         let started = Started {
@@ -124,7 +124,7 @@ impl Runtime for TaskRuntime {
     fn watch(&self, instance: &InstanceRef) -> ObservationStream {
         let known = self.tasks().get(&instance.id).map(|task| (task.started.clone(), task.ended.clone()));
         let Some((started, ended)) = known else {
-            let exit = Exit { code: None, signal: None, oom_killed: false, at: self.clock.now() };
+            let exit = Exit { code: None, signal: None, oom_killed: false, why: None, at: self.clock.now() };
             return stream::once(async { Observation::Exited(exit) }).boxed();
         };
         let observed = WatchStream::new(ended)

@@ -197,7 +197,7 @@ impl Instance {
             restarts: record.restarts,
             attempts: record.attempts,
             next_restart_at: record.next_restart_at.map(millis),
-            last_exit: record.last_exit.as_ref().map(|Exit { code, signal, oom_killed, at }| LastExit {
+            last_exit: record.last_exit.as_ref().map(|Exit { code, signal, oom_killed, at, .. }| LastExit {
                 code: *code,
                 signal: *signal,
                 oom_killed: *oom_killed,

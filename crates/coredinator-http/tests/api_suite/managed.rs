@@ -26,7 +26,7 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         restarts: 2,
         attempts: 0,
         restart_times: vec![],
-        last_exit: Some(coredinator_core::Exit { code: Some(3), signal: None, oom_killed: false, at: now }),
+        last_exit: Some(coredinator_core::Exit { code: Some(3), signal: None, oom_killed: false, why: None, at: now }),
         next_restart_at: None,
         followed: view.intent.command,
         config_revision: 0,

@@ -8,8 +8,8 @@ use std::{
 };
 
 use coredinator_core::{
-    Change, ChangeStream, ConfigAck, ConfigRollout, Event, HealthCheck, HealthStatus, InstanceRecord, InstanceState,
-    Intent, Key, ProbeTarget, Record, Revision, ServiceName, ServiceRecord, StoreError,
+    Change, ChangeStream, CheckTiming, ConfigAck, ConfigRollout, Event, HealthCheck, HealthStatus, InstanceRecord,
+    InstanceState, Intent, Key, ProbeSpec, ProbeTarget, Record, Revision, ServiceName, ServiceRecord, StoreError,
 };
 use futures_util::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
@@ -359,6 +359,18 @@ impl Parts {
                 .collect();
         }
         let running = self.instances.values().filter(|instance| instance.state == InstanceState::Running);
+        if spec.is_probed_elsewhere() {
+            // Whoever checks ends what is not alive by itself, which is seen; what it says of readiness is believed.
+            let of = spec.readiness_check.as_ref().or(spec.health_check.as_ref());
+            let believed = of.map(|of| HealthCheck {
+                probe: ProbeSpec::Native,
+                timing: CheckTiming { retries: 1, success_threshold: 1, start_period: Duration::ZERO, ..of.timing },
+            });
+            let believed = believed.as_ref();
+            return running
+                .filter_map(|instance| Some(check(CheckKind::Readiness, believed?, Some(instance))))
+                .collect();
+        }
         running
             .flat_map(|instance| {
                 let health = spec.health_check.iter().map(|of| check(CheckKind::Health, of, Some(instance)));

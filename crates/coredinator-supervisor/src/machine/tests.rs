@@ -100,7 +100,7 @@ impl World {
 
     fn exit(&mut self, replica: u32, code: i32) {
         let id = self.id(replica);
-        let exit = Exit { code: Some(code), signal: None, oom_killed: false, at: self.now.wall };
+        let exit = Exit { code: Some(code), signal: None, oom_killed: false, why: None, at: self.now.wall };
         self.machine.exited(replica, &id, exit, &self.desired, self.now, 0.5);
     }
 
@@ -328,6 +328,39 @@ fn what_was_taken_on_and_could_not_be_started_is_tried_again_by_policy() {
 }
 
 #[test]
+fn what_is_started_again_in_place_is_counted_and_not_started_again() {
+    let mut world = World::new(&json!({"restart_policy": "on-failure:1"}));
+    world.settle();
+    let (id, before) = (world.id(0), world.record(0).clone());
+    let instance = before.reference().unwrap();
+    let (host, started_at) = ("10.0.0.1".to_owned(), world.now.wall);
+    let started = Started { instance, pid: None, host, port: 1, started_at, running: true };
+    let last = Exit { code: Some(7), signal: None, oom_killed: false, why: None, at: world.now.wall };
+    world.machine.observed(0, &id, &Observation::Waiting(Reason::new("CrashLoopBackOff", "waits")), world.now);
+    assert_eq!(world.state(0), InstanceState::Starting);
+    for times in [1, 3] {
+        let restarted = Observation::Restarted { started: started.clone(), times, last: Some(last.clone()) };
+        world.machine.observed(0, &id, &restarted, world.now);
+        assert!(world.reconcile().is_empty(), "nothing is to be done");
+    }
+    let record = world.record(0);
+    assert_eq!((record.state, record.restarts, record.attempts), (InstanceState::Running, 4, before.attempts));
+    assert_eq!((&record.id, &record.last_exit, record.host.as_str()), (&before.id, &Some(last), "10.0.0.1"));
+}
+
+#[test]
+fn what_ended_it_from_outside_is_its_reason() {
+    let mut world = World::new(&json!({"restart_policy": "always"}));
+    world.settle();
+    let why = Some(Reason::new("Evicted", "evicted by its node: low on memory"));
+    let exit = Exit { code: None, signal: None, oom_killed: false, why, at: world.now.wall };
+    world.machine.exited(0, &world.id(0), exit, &world.desired, world.now, 0.5);
+    let reason = &world.record(0).reason;
+    assert_eq!((world.state(0), reason.code.as_str()), (InstanceState::Backoff, "Evicted"));
+    assert!(reason.message.starts_with("evicted by its node: low on memory; restart 1"), "{reason}");
+}
+
+#[test]
 fn what_is_stopped_while_it_is_being_taken_on_is_stopped() {
     let mut world = World::new(&json!({}));
     world.reconcile();
@@ -453,7 +486,7 @@ proptest! {
                 Happening::Exit(replica, code) => {
                     if let Some((id, _)) = running.iter().find(|(_, r)| **r == replica).map(|(id, r)| (id.clone(), *r)) {
                         running.remove(&id);
-                        let exit = Exit { code: Some(code), signal: None, oom_killed: false, at: world.now.wall };
+                        let exit = Exit { code: Some(code), signal: None, oom_killed: false, why: None, at: world.now.wall };
                         world.machine.exited(replica, &id, exit, &world.desired, world.now, 0.5);
                     }
                 }
@@ -507,7 +540,7 @@ proptest! {
                     }
                     (Step::Stop { instance, .. }, _) => {
                         if running.remove(&instance.id).is_some() {
-                            let exit = Exit { code: None, signal: Some(15), oom_killed: false, at: world.now.wall };
+                            let exit = Exit { code: None, signal: Some(15), oom_killed: false, why: None, at: world.now.wall };
                             world.machine.exited(instance.replica, &instance.id, exit, &world.desired, world.now, 0.5);
                         }
                     }

@@ -18,6 +18,8 @@ use coredinator_registry::{
 };
 #[cfg(feature = "docker")]
 use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
+#[cfg(feature = "kubernetes")]
+use coredinator_runtime_k8s::{KubernetesRuntime, KubernetesRuntimeOptions};
 use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
 use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
 use serde_json::Value;
@@ -111,8 +113,8 @@ pub struct Identity {
 }
 
 impl Coredinator {
-    /// A coredinator of this configuration, with the runtimes (processes, and containers with the feature `docker`) and the
-    /// probes that come with it.
+    /// A coredinator of this configuration, with the runtimes (processes; containers with the feature `docker`, pods with
+    /// `kubernetes`) and the probes that come with it.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let new = Self {
@@ -133,6 +135,11 @@ impl Coredinator {
         let new = new.runtime(|identity| {
             let options = DockerRuntimeOptions::new(&identity.owner).with_clock(Arc::clone(&identity.clock));
             Ok(Arc::new(DockerRuntime::new(options)))
+        });
+        #[cfg(feature = "kubernetes")]
+        let new = new.runtime(|identity| {
+            let options = KubernetesRuntimeOptions::new(&identity.owner).with_clock(Arc::clone(&identity.clock));
+            Ok(Arc::new(KubernetesRuntime::new(options)))
         });
         new
     }

@@ -9,6 +9,8 @@ use std::{
 use coredinator_core::{Runtime, ServiceSpec};
 #[cfg(feature = "docker")]
 use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
+#[cfg(feature = "kubernetes")]
+use coredinator_runtime_k8s::{KubernetesRuntime, KubernetesRuntimeOptions};
 use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
 use serde_json::{Map, Value, json};
 
@@ -51,6 +53,9 @@ fn runtimes(program: &Program) -> Vec<Arc<dyn Runtime>> {
     let runtimes = program.runtimes.iter().cloned().chain(process);
     #[cfg(feature = "docker")]
     let runtimes = runtimes.chain([Arc::new(DockerRuntime::new(DockerRuntimeOptions::new("config-check"))) as _]);
+    #[cfg(feature = "kubernetes")]
+    let runtimes =
+        runtimes.chain([Arc::new(KubernetesRuntime::new(KubernetesRuntimeOptions::new("config-check"))) as _]);
     runtimes.collect()
 }
 

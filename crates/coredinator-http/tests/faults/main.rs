@@ -5,6 +5,10 @@
 //! for a loaded machine.
 
 mod clock;
+#[cfg(feature = "kubernetes")]
+#[expect(dead_code, unused_imports, reason = "other tests use more of it")]
+#[path = "../../../coredinator-runtime-k8s/tests/support/double/mod.rs"]
+mod cluster;
 mod config;
 mod coordination;
 #[cfg(feature = "docker")]
@@ -14,6 +18,8 @@ mod docker;
 #[expect(dead_code, reason = "the runtime's own tests use more of it")]
 mod engine;
 mod kill_loop;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod processes;

@@ -68,6 +68,8 @@ impl Runtime for KubernetesRuntime {
             exec: true,
             native_health: true,
             inspects: true,
+            // A pod is signalled by nobody but its kubelet, and by that only to end.
+            signals: false,
         }
     }
 

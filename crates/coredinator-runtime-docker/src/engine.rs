@@ -1,12 +1,20 @@
 //! The engine: one connection, its errors in coredinator's words, and what is asked of it in more than one place.
 
-use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error,
     models::{ContainerInspectResponse, ContainerSummary},
-    query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
+    query_parameters::{
+        ContainerArchiveInfoOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+        RemoveContainerOptionsBuilder,
+    },
 };
 use coredinator_core::{InstanceId, RuntimeError, RuntimeName, ServiceName, SharedClock};
 use tokio::sync::Mutex;
@@ -128,14 +136,37 @@ impl Engine {
         }
     }
 
-    /// The container of an instance, by its labels.
+    /// The container of an instance, by its labels; one that lives, should there be others.
     pub(crate) async fn find(&self, id: &InstanceId) -> Result<Option<Container>, RuntimeError> {
+        let mut found = None;
         for listed in self.containers(&[(labels::INSTANCE, id.as_str())]).await? {
-            if let Some(container) = self.inspect(&listed.id.unwrap_or_default()).await? {
-                return Ok(Some(container));
+            match self.inspect(&listed.id.unwrap_or_default()).await? {
+                Some(living @ Container { state: State::Running { .. }, .. }) => return Ok(Some(living)),
+                other => found = found.or(other),
             }
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// Whether the program of a container that was made is in it. The engine's init would begin, and only then miss it.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotStarted`] `CommandNotFound`. One without a `/` is left to the init, which looks along `PATH`.
+    pub(crate) async fn has_program(&self, container: &str) -> Result<(), RuntimeError> {
+        let client = self.client().await?;
+        let made = client.inspect_container(container, None::<InspectContainerOptions>).await;
+        let made = made.map_err(|error| refused(&error))?;
+        let Some(program) = made.path.filter(|path| path.contains('/')) else { return Ok(()) };
+        let folder = made.config.and_then(|config| config.working_dir).filter(|folder| !folder.is_empty());
+        let path = Path::new(folder.as_deref().unwrap_or("/")).join(&program);
+        let asked = ContainerArchiveInfoOptionsBuilder::new().path(&path.to_string_lossy()).build();
+        match client.get_container_archive_info(container, Some(asked)).await {
+            Err(error) if status(&error) == Some(404) => {
+                Err(RuntimeError::not_started("CommandNotFound", format!("{program}: no such file in the container")))
+            }
+            // Whatever else it says, the start will say better.
+            _ => Ok(()),
+        }
     }
 
     /// What there is of a service, oldest first.

@@ -194,6 +194,9 @@ impl Shared {
         })?;
         let joined = async {
             files::bring(&self.engine, &made.id, request, options).await?;
+            if options.init {
+                self.engine.has_program(&made.id).await?;
+            }
             for network in options.networks.iter().skip(1) {
                 let request = NetworkConnectRequest {
                     container: made.id.clone(),

@@ -41,6 +41,15 @@ impl Ending {
         matches!(self, Self::Exited(exit) if exit.why.is_none() && spec.is_success(exit.code))
     }
 
+    /// What happened, as a `CamelCase` word.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Exited(exit) if exit.oom_killed => "OOMKilled",
+            Self::Exited(_) => "Exited",
+            Self::Unhealthy(reason) | Self::NotStarted(reason) => &reason.code,
+        }
+    }
+
     /// What happened, in a clause.
     pub(crate) fn words(&self) -> String {
         match self {
@@ -62,7 +71,9 @@ pub(crate) fn decide(
     let words = ending.words();
     match spec.restart_policy {
         RestartPolicy::No | RestartPolicy::OnFailure { .. } if success => return Verdict::Completed,
-        RestartPolicy::No => return Verdict::Failed(Reason::new("Exited", format!("{words}; restart_policy is no"))),
+        RestartPolicy::No => {
+            return Verdict::Failed(Reason::new(ending.code(), format!("{words}; restart_policy is no")));
+        }
         RestartPolicy::OnFailure { max: Some(max) } if history.attempts >= max.get() => {
             let message = format!("{words}; restarted {} times in a row, which is its limit", history.attempts);
             return Verdict::Failed(Reason::new("RestartLimit", message));

@@ -1,7 +1,8 @@
 //! A runtime whose instances are tasks of this process: what it takes to write one of one's own.
 //!
 //! A runtime does as it is told: it starts, finds, watches and stops, and keeps no restart policy. This one needs little:
-//! its instances end with the process, so there is nothing to adopt, and [`RuntimeCapabilities::default`] says so.
+//! its instances end with the process, so there is nothing to adopt, and nobody keeps what they print; that it can show what a
+//! task was really asked is all that it declares. `docs/custom-runtime.md` builds it in steps.
 
 use std::{
     collections::HashMap,
@@ -14,9 +15,10 @@ use async_trait::async_trait;
 use coredinator_core::{
     Exit, FieldError, InstanceId, InstanceRef, LogQuery, LogStream, Observation, ObservationStream, Runtime,
     RuntimeCapabilities, RuntimeError, RuntimeName, ServiceName, ServiceSpec, SharedClock, Signal, StartRequest,
-    Started, StopRequest, unknown_options,
+    Started, StopRequest, redacted_variables, unknown_options,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use serde_json::{Value, json};
 use tokio::{sync::watch, task::AbortHandle};
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,7 @@ pub struct TaskRuntime {
 
 struct Task {
     started: Started,
+    spec: Arc<ServiceSpec>,
     stop: CancellationToken,
     abort: AbortHandle,
     ended: watch::Receiver<Option<Exit>>,
@@ -72,7 +75,7 @@ impl Runtime for TaskRuntime {
     }
 
     fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities::default()
+        RuntimeCapabilities { inspects: true, ..RuntimeCapabilities::default() }
     }
 
     fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError> {
@@ -112,7 +115,7 @@ impl Runtime for TaskRuntime {
             started_at: self.clock.now(),
             running: true,
         };
-        tasks.insert(id, Task { started: started.clone(), stop, abort, ended: is_ended });
+        tasks.insert(id, Task { started: started.clone(), spec, stop, abort, ended: is_ended });
         Ok(started)
     }
 
@@ -161,5 +164,12 @@ impl Runtime for TaskRuntime {
     async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         self.tasks().retain(|_, task| task.started.instance.service != *service);
         Ok(())
+    }
+
+    async fn inspect(&self, instance: &InstanceRef) -> Result<Option<Value>, RuntimeError> {
+        Ok(self.tasks().get(&instance.id).map(|task| {
+            let variables = task.spec.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            json!({"program": task.spec.command, "environment": redacted_variables(variables)})
+        }))
     }
 }

@@ -2,11 +2,17 @@
 //!
 //! It drives the real binary over real data directories and real processes, on loopback alone. Every part is bounded in time
 //! and count; a word on the command line picks the parts whose name holds it. What other programs do is measured in the same
-//! run where they are installed (runit, s6, supervisord, a dictionary behind FastAPI), and left out with a line where not.
+//! run where they are installed (runit, s6, supervisord, Docker, a dictionary behind FastAPI), and left out with a line where not.
 //! Run without `--bench`, as a test, it only says that it was built.
 
 mod api;
+#[cfg(feature = "docker")]
+mod containers;
 mod cycle;
+#[cfg(feature = "docker")]
+#[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]
+#[expect(dead_code, reason = "the runtime's tests use more of it")]
+mod engine;
 mod fleet;
 mod http;
 mod load;
@@ -24,10 +30,12 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 type Part = fn() -> Outcome<()>;
 
 /// The parts, and the word that picks each.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: &[(&str, Part)] = &[
     ("restart", fleet::restarts),
     ("start", fleet::starts),
     ("peers", peers::restarts),
+    #[cfg(feature = "docker")]
+    ("containers", containers::all),
     ("api", api::reads),
     ("writes", api::writes),
     ("cycle", cycle::all),
@@ -48,7 +56,7 @@ fn main() -> Outcome<()> {
     }
     let wanted: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     println!("{:<58} {:>14} {:>12} {:>6}", "", "median", "p99", "n");
-    for (name, part) in PARTS {
+    for &(name, part) in PARTS {
         let is_wanted = wanted.is_empty() || wanted.iter().any(|word| name.contains(word.as_str()));
         if is_wanted && let Err(error) = part() {
             println!("{name}: not measured: {error}");

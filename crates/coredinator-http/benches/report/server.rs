@@ -25,6 +25,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) section: &'a str,
     /// The one CPU that it gets; both, if none is named.
     pub(crate) cpu: Option<&'a str>,
+    /// The engine of its containers.
+    pub(crate) docker: Option<&'a str>,
 }
 
 pub(crate) struct Server {
@@ -55,6 +57,9 @@ impl Server {
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         if setup.cpu.is_some() {
             command.env("TOKIO_WORKER_THREADS", "1");
+        }
+        if let Some(host) = setup.docker {
+            command.env("DOCKER_HOST", host);
         }
         let log = File::options().create(true).append(true).open(dir.path().join("log"))?;
         let begun = Instant::now();

@@ -12,10 +12,13 @@ mod cluster;
 mod config;
 mod coordination;
 #[cfg(feature = "docker")]
+mod deploy;
+#[cfg(feature = "docker")]
 mod docker;
 #[cfg(feature = "docker")]
+mod drivers;
+#[cfg(feature = "docker")]
 #[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]
-#[expect(dead_code, reason = "the runtime's own tests use more of it")]
 mod engine;
 mod kill_loop;
 #[cfg(feature = "kubernetes")]

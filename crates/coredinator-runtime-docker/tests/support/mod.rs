@@ -100,7 +100,13 @@ impl Engine {
 
     /// Runs Docker's own command line.
     pub(crate) fn docker(&self, arguments: &[&str]) -> Output {
+        self.docker_with(&[], arguments)
+    }
+
+    /// The same with variables.
+    pub(crate) fn docker_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Output {
         let mut command = Command::new("docker");
+        command.envs(variables.iter().copied());
         command.env_remove("DOCKER_HOST").arg("--host").arg(self.host()).args(arguments);
         command.stdin(Stdio::null()).output().expect("docker can be run")
     }

@@ -114,7 +114,7 @@ impl ConfigChange {
     }
 }
 
-/// What a service says of its document: `config`, `config_overrides`, `config_change`, `config_schema`.
+/// What a service says of its document: `config`, `config_overrides`, `config_change`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct ServiceConfig {
     /// The service's layer of its document. `None`: it has no document.
@@ -126,9 +126,6 @@ pub struct ServiceConfig {
     /// What is done when the document changes.
     #[serde(rename = "config_change", skip_serializing_if = "is_default")]
     pub change: ConfigChange,
-    /// The JSON Schema that every replica's document has to satisfy.
-    #[serde(rename = "config_schema", skip_serializing_if = "Option::is_none")]
-    pub schema: Option<Value>,
 }
 
 fn is_default(change: &ConfigChange) -> bool {
@@ -145,18 +142,9 @@ impl ServiceConfig {
             action: if managed { ConfigAction::default() } else { ConfigAction::None },
             ..ConfigChange::default()
         });
-        let schema = reader.raw("config_schema");
-        if !matches!(schema, None | Some(Value::Object(_) | Value::Bool(_))) {
-            reader.error("config_schema", "a JSON Schema is an object");
-        }
-        if layer.is_none() {
-            for (key, there) in [("config_overrides", !overrides.is_empty()), ("config_schema", schema.is_some())] {
-                if there {
-                    let pointer = join(reader.pointer(), key);
-                    let error = FieldError::new(pointer, "has no meaning without config");
-                    reader.push(error.with_hint("config: {} gives the service what coredinator.config says"));
-                }
-            }
+        if layer.is_none() && !overrides.is_empty() {
+            let error = FieldError::new(join(reader.pointer(), "config_overrides"), "has no meaning without config");
+            reader.push(error.with_hint("config: {} gives the service what coredinator.config says"));
         }
         if !managed && !overrides.is_empty() {
             reader.error("config_overrides", "an external service has no replicas");
@@ -167,7 +155,7 @@ impl ServiceConfig {
             reader.push(FieldError::new(pointer, detail).with_hint("action: none; it asks the API for its document"));
         }
         let change = if managed || layer.is_some() { change } else { ConfigChange::default() };
-        Self { layer, overrides, change, schema }
+        Self { layer, overrides, change }
     }
 
     /// The service's document on `base`, before what is laid over it for single replicas; `None` if it has none.

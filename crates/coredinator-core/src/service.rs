@@ -211,7 +211,6 @@ impl ServiceSpec {
         "config",
         "config_overrides",
         "config_change",
-        "config_schema",
     ];
 
     /// More replicas than any one machine can start by mistake.

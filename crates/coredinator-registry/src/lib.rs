@@ -8,10 +8,12 @@
 
 mod data_dir;
 pub mod health;
+mod outbound;
 mod registry;
 pub mod store;
 
 pub use data_dir::{DataDir, DataDirError};
+pub use outbound::post_json;
 pub use registry::{
     Command, ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision,
     ConfigSource, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, Placed, PlanAction, PlanEffect,

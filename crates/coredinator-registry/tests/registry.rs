@@ -168,7 +168,7 @@ fn running(service: &str, replica: u32) -> InstanceRecord {
 async fn store_instance(registry: &Registry, record: InstanceRecord) {
     let mut index = registry.index();
     let (service, replica) = (record.service.clone(), record.replica);
-    registry.record(&service, &[record], &[], vec![]).await.unwrap();
+    registry.record(&service, &[record], &[], None, vec![]).await.unwrap();
     let seen = || registry.service(service.as_str()).unwrap().instances.iter().any(|i| i.record.replica == replica);
     while !seen() {
         index.changed().await.unwrap();
@@ -322,7 +322,7 @@ async fn events_come_in_order_and_keep_their_numbers_over_a_restart() {
     declare(&registry, managed("a")).await.unwrap();
     let name = ServiceName::new("a").unwrap();
     let two = ["One", "Two"].map(|code| NewEvent::normal(&name, code, "happened"));
-    registry.record(&name, &[], &[], two.into()).await.unwrap();
+    registry.record(&name, &[], &[], None, two.into()).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let EventItem::Event(event) = cursor.next().await else { panic!("reset") };

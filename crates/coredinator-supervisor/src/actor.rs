@@ -8,11 +8,12 @@ use std::{
 };
 
 use coredinator_core::{
-    InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError, ServiceName, StartRequest,
-    Started, StopRequest, Timestamp,
+    ConfigAction, ConfigRollout, InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError,
+    ServiceName, ServiceRecord, StartRequest, Started, StopRequest, Timestamp,
 };
 use coredinator_registry::{NewEvent, RegistryError, ServiceView};
 use futures_util::{FutureExt, StreamExt};
+use serde_json::{Map, Value};
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -22,6 +23,7 @@ use crate::{
     context::Context,
     gate,
     machine::{Desired, Machine, Mode, StartOutcome, Step},
+    rollout::{self, ConfigNews, ConfigStep, Sight},
     slot::{Now, Slot},
 };
 
@@ -56,6 +58,18 @@ pub(crate) enum Input {
         id: InstanceId,
         reason: Reason,
     },
+    /// An instance was given a revision of its document, or could not be.
+    ConfigGiven {
+        replica: u32,
+        id: InstanceId,
+        revision: u64,
+        result: Result<(), String>,
+    },
+    /// An instance was checked with its document.
+    ConfigChecked {
+        replica: u32,
+        id: InstanceId,
+    },
     /// A write ended.
     Written {
         result: Result<(), String>,
@@ -68,6 +82,8 @@ pub(crate) enum Input {
 pub(crate) struct Writing {
     /// By replica: its record, or that there is none any more.
     records: BTreeMap<u32, Option<InstanceRecord>>,
+    /// How far the service's document has come, where that has changed.
+    rollout: Option<ConfigRollout>,
     events: Vec<NewEvent>,
     steps: Vec<Step>,
 }
@@ -99,6 +115,10 @@ pub(crate) struct Actor {
     mode: Mode,
     /// The last snapshot seen: what is wanted goes on to be that when the registry no longer tells.
     view: Option<Arc<ServiceView>>,
+    /// How far the service's document has come. Nobody else writes that.
+    rollout: ConfigRollout,
+    /// When to decide about it again if nothing else happens.
+    config_due: Option<Instant>,
     outbox: Outbox,
 }
 
@@ -118,7 +138,7 @@ impl Outbox {
 
 impl Writing {
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.events.is_empty() && self.steps.is_empty()
+        self.records.is_empty() && self.rollout.is_none() && self.events.is_empty() && self.steps.is_empty()
     }
 
     /// Takes in what came after it. Of each replica the latest word counts: a record that was to be taken away and is
@@ -139,6 +159,7 @@ impl Writing {
         for (replica, record) in refused.records {
             self.records.entry(replica).or_insert(record);
         }
+        self.rollout = self.rollout.take().or(refused.rollout);
         let newer = std::mem::replace(&mut self.events, refused.events);
         self.events.extend(newer);
         let excess = self.events.len().saturating_sub(EVENTS_WAITING);
@@ -166,6 +187,7 @@ impl Actor {
         let now = context.now();
         let longest = context.registry.service(name.as_str()).map(|view| view.record.spec.backoff.delay(u32::MAX, 1.0));
         let longest = longest.unwrap_or_default();
+        let rollout = context.registry.service(name.as_str()).map(|view| (*view.rollout).clone()).unwrap_or_default();
         let slots = beginning.records.into_iter().map(|record| resume(record, longest, now));
         let actor = Self {
             machine: Machine::new(name.clone(), slots),
@@ -175,6 +197,8 @@ impl Actor {
             quiet,
             mode: beginning.mode,
             view: None,
+            rollout,
+            config_due: None,
             outbox: Outbox::default(),
             name,
             context,
@@ -191,9 +215,11 @@ impl Actor {
         loop {
             let Some(desired) = self.look() else { return };
             let now = self.context.now();
+            let delivery = self.roll_out(&desired, now);
             let (name, rng) = (&self.name, &mut self.rng);
-            let steps =
+            let mut steps =
                 self.machine.reconcile(&desired, now, &mut |replica| InstanceId::coin(name, replica, rng.u64(..)));
+            steps.extend(delivery);
             let (records, events) = self.machine.take_changes();
             self.outbox.waiting.add(records, events, steps);
             self.write(now);
@@ -210,7 +236,8 @@ impl Actor {
                     }
                 }
             }
-            let due = self.machine.next_due(&desired).into_iter().chain(self.outbox.not_before).min();
+            let due = self.machine.next_due(&desired).into_iter().chain(self.outbox.not_before);
+            let due = due.chain(self.config_due).min();
             let input = match due {
                 Some(due) => tokio::select! {
                     input = self.inbox.recv() => input,
@@ -315,6 +342,10 @@ impl Actor {
             }
             Input::Observed { replica, id, observation } => self.machine.observed(replica, &id, &observation, now),
             Input::StopFailed { replica, id, reason } => self.machine.stop_failed(replica, &id, reason, now),
+            Input::ConfigGiven { replica, id, revision, result } => {
+                self.machine.config_given(replica, &id, revision, result, now);
+            }
+            Input::ConfigChecked { replica, id } => self.machine.config_checked(replica, &id),
             Input::Written { result, written } => self.written(result, written, &desired, now),
         }
     }
@@ -336,7 +367,14 @@ impl Actor {
             let (put, gone): (Vec<_>, Vec<_>) = written.records.iter().partition(|(_, record)| record.is_some());
             let put: Vec<InstanceRecord> = put.into_iter().filter_map(|(_, record)| record.clone()).collect();
             let gone: Vec<u32> = gone.into_iter().map(|(replica, _)| *replica).collect();
-            let result = registry.record(&name, &put, &gone, written.events.clone()).await;
+            let rollout = written.rollout.as_ref();
+            let result = registry.record(&name, &put, &gone, rollout, written.events.clone()).await;
+            if let Ok(revision) = &result
+                && written.steps.iter().any(|step| matches!(step, Step::Deliver { .. }))
+            {
+                // An instance that is told may ask at once which revision it has.
+                registry.seen(*revision).await;
+            }
             let result = result.map(drop).map_err(|error| error.to_string());
             // The actor outlives its writes unless the whole supervisor is being dropped.
             let _ = sender.send(Input::Written { result, written });
@@ -361,6 +399,9 @@ impl Actor {
                     self.machine.started(replica, &id, StartOutcome::Unknown(reason), desired, now, random);
                 }
                 (Step::Start { replica, id, preferred_port }, None) => self.start(replica, id, preferred_port, desired),
+                // It is given anew when the store takes that.
+                (Step::Deliver { replica, id, .. }, Some(_)) => self.machine.config_checked(replica, &id),
+                (Step::Deliver { replica, id, revision }, None) => self.deliver(replica, id, revision, desired),
                 // Ending does not wait: an instance that has ended although the store says that it runs is found out.
                 (Step::Stop { instance, how }, _) => self.stop(instance, how),
                 // Told by the records.
@@ -374,18 +415,137 @@ impl Actor {
         self.context.runtimes.get(&slot.record.runtime)
     }
 
+    /// Decides about the service's document, and answers the step that is to be taken once it is written down.
+    fn roll_out(&mut self, desired: &Desired, now: Now) -> Option<Step> {
+        let record = &desired.record;
+        let slots: Vec<&Slot> = self.machine.slots().collect();
+        let view = self.view.clone();
+        let sight = |id: &InstanceId| view.as_deref().map(|view| sight(view, id)).unwrap_or_default();
+        let well = rollout::well(record, &self.rollout, &slots, now, &sight);
+        self.machine.config_well(&well);
+        let slots: Vec<&Slot> = self.machine.slots().collect();
+        let may_replace = |replica| self.machine.may_replace(replica, desired);
+        // While it goes down, nothing is given to anybody.
+        let wanted = if desired.mode == Mode::Run && !record.deleting { desired.wanted } else { 0 };
+        let decision = rollout::decide(record, &self.rollout, &slots, wanted, now, &sight, &may_replace);
+        self.config_due = decision.due;
+        match decision.news {
+            Some(ConfigNews::Stable(revision)) => {
+                let message = format!("revision {revision} of its configuration is in force in every instance");
+                self.machine.tell(NewEvent::normal(&self.name, "ConfigInForce", message));
+                self.rollout = ConfigRollout {
+                    stable: revision,
+                    document: record.config.clone().unwrap_or_default(),
+                    overrides: record.spec.config.overrides.clone(),
+                    rejected: None,
+                };
+                self.outbox.waiting.rollout = Some(self.rollout.clone());
+            }
+            Some(ConfigNews::Rejected(rejected)) => {
+                let back = match self.rollout.stable {
+                    0 => "there is none to go back to".to_owned(),
+                    stable => format!("going back to revision {stable}"),
+                };
+                let message =
+                    format!("revision {} of its configuration failed: {}; {back}", rejected.revision, rejected.reason);
+                self.machine.tell(NewEvent::normal(&self.name, "ConfigRejected", message).warning());
+                self.rollout.rejected = Some(rejected);
+                self.outbox.waiting.rollout = Some(self.rollout.clone());
+                // What follows from that is decided at once.
+                let _ = self.sender.send(Input::Look);
+            }
+            None => {}
+        }
+        let renew = match &decision.step {
+            Some(ConfigStep::Replace { replica }) => Some(*replica),
+            _ => None,
+        };
+        self.machine.set_config(rollout::target(record, &self.rollout), renew);
+        match decision.step {
+            Some(ConfigStep::Deliver { replica, id, revision }) => {
+                return self.machine.config_begun(replica, &id, revision, now);
+            }
+            Some(ConfigStep::Check { replica, id }) => {
+                self.machine.config_checking(replica, &id);
+                let (registry, name, sender) = (self.context.registry.clone(), self.name.clone(), self.sender.clone());
+                tokio::spawn(async move {
+                    registry.check_instance(&name, replica, &id).await;
+                    let _ = sender.send(Input::ConfigChecked { replica, id });
+                });
+            }
+            Some(ConfigStep::Replace { .. }) | None => {}
+        }
+        None
+    }
+
+    /// The document of a replica as a revision has it.
+    fn document(&self, record: &ServiceRecord, revision: u64, replica: u32) -> Option<Map<String, Value>> {
+        if revision == self.rollout.stable && revision != record.config_revision {
+            return Some(self.rollout.config_of(replica));
+        }
+        record.config_of(replica)
+    }
+
+    /// Gives an instance its document, and does what the service declares.
+    fn deliver(&self, replica: u32, id: InstanceId, revision: u64, desired: &Desired) {
+        let slot = self.machine.slots().find(|slot| slot.is(&id));
+        let (Some(instance), Some(document), Some(runtime)) = (
+            slot.and_then(Slot::instance),
+            self.document(&desired.record, revision, replica),
+            self.runtime_of(replica),
+        ) else {
+            let _ = self.sender.send(Input::ConfigChecked { replica, id });
+            return;
+        };
+        let address = slot.map(|slot| (slot.record.host.clone(), slot.record.port)).unwrap_or_default();
+        let change = desired.record.spec.config.change.clone();
+        let (context, sender, name) = (Arc::clone(&self.context), self.sender.clone(), self.name.clone());
+        tokio::spawn(async move {
+            let giving = async {
+                let path = context.write_config(&name, replica, document).await?;
+                let to_runtime = async {
+                    if let Some(path) = &path {
+                        runtime.deliver(&instance, path).await?;
+                    }
+                    if change.action == ConfigAction::Signal {
+                        runtime.signal(&instance, change.signal).await?;
+                    }
+                    Ok::<_, RuntimeError>(())
+                };
+                to_runtime.await.map_err(|error| chain(&error))?;
+                if change.action == ConfigAction::Http {
+                    let body = serde_json::json!({ "revision": revision, "instance_id": id }).to_string();
+                    coredinator_registry::post_json(&address.0, address.1, &change.path, body).await?;
+                }
+                Ok(())
+            };
+            let limited = tokio::time::timeout(change.timeout, AssertUnwindSafe(giving).catch_unwind()).await;
+            let result = match limited {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err("its runtime panicked".to_owned()),
+                Err(_) => Err(format!("no answer within {:?}", change.timeout)),
+            };
+            let _ = sender.send(Input::ConfigGiven { replica, id, revision, result });
+        });
+    }
+
     fn start(&self, replica: u32, id: InstanceId, preferred_port: Option<u16>, desired: &Desired) {
+        let given = self.machine.slots().find(|slot| slot.is(&id)).map_or(0, |slot| slot.record.config_revision);
+        let config = if given == 0 { None } else { self.document(&desired.record, given, replica) };
+        let config = config.map(|document| (given, document));
         let spec = Arc::new(desired.record.spec.clone());
         let runtime = self.runtime_of(replica);
         let (context, sender, generation) = (Arc::clone(&self.context), self.sender.clone(), desired.record.generation);
         tokio::spawn(async move {
             let outcome = match runtime {
                 None => StartOutcome::NotStarted(Reason::new("UnknownRuntime", "there is no such runtime")),
-                Some(runtime) => {
-                    let environment = context.environment(&spec, generation).await;
-                    let request = StartRequest { id: id.clone(), replica, spec, preferred_port, environment };
-                    outcome(AssertUnwindSafe(runtime.start(request)).catch_unwind().await)
-                }
+                Some(runtime) => match context.environment(&spec, generation, replica, config).await {
+                    Err(reason) => StartOutcome::NotStarted(reason),
+                    Ok(environment) => {
+                        let request = StartRequest { id: id.clone(), replica, spec, preferred_port, environment };
+                        outcome(AssertUnwindSafe(runtime.start(request)).catch_unwind().await)
+                    }
+                },
             };
             let _ = sender.send(Input::Started { replica, id, outcome });
         });
@@ -482,6 +642,22 @@ impl Actor {
     }
 }
 
+/// What is known of an instance with its document.
+fn sight(view: &ServiceView, id: &InstanceId) -> Sight {
+    let Some(instance) = view.instances.iter().find(|instance| instance.record.id.as_ref() == Some(id)) else {
+        return Sight::default();
+    };
+    let checks = || instance.health.iter().chain(&instance.readiness);
+    let ack = view.acks.get(&instance.record.replica).filter(|ack| ack.instance == *id);
+    Sight {
+        health: instance.health.as_ref().map(|cell| cell.status()),
+        ready: instance.ready,
+        acknowledged: ack.map_or(0, |ack| ack.revision),
+        checked_at: checks().map(|cell| cell.snapshot().last_check).min().flatten(),
+        failing: checks().any(|cell| cell.snapshot().consecutive_failures > 0),
+    }
+}
+
 /// A slot that goes on from its record: what waited by the wall clock waits by the monotonic one, and never more than
 /// `longest`, however far the wall clock has been set back meanwhile.
 fn resume(record: InstanceRecord, longest: Duration, now: Now) -> Slot {
@@ -489,6 +665,8 @@ fn resume(record: InstanceRecord, longest: Duration, now: Now) -> Slot {
     let left = record.next_restart_at.map(left);
     let mut slot = Slot::of(record);
     slot.due = left.and_then(|left| now.mono.checked_add(left));
+    // What was watched before is not known any more: it gets its whole time again.
+    slot.config_since = Some(now.mono);
     slot
 }
 

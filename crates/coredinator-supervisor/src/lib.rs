@@ -2,7 +2,7 @@
 //!
 //! One actor per service compares what is declared with what runs, level-triggered, and takes the next step. All deciding
 //! is pure: `machine` (the life of replicas), `restart` (policy, back-off, budget), `gate` (dependencies), `adopt` (what
-//! runs already). `actor` and `supervisor` do the awaiting.
+//! runs already), `rollout` (how a new configuration document comes to instances). `actor` and `supervisor` do the awaiting.
 //!
 //! Every start is written down, durably, before the runtime is asked; so whatever happens to coredinator, what runs is
 //! found again and supervised on, never doubled and never lost.
@@ -13,6 +13,7 @@ mod context;
 mod gate;
 mod machine;
 mod restart;
+mod rollout;
 mod runtimes;
 mod slot;
 mod supervisor;

@@ -61,6 +61,8 @@ pub(crate) enum Step {
     Start { replica: u32, id: InstanceId, preferred_port: Option<u16> },
     /// Ask the runtime to end it.
     Stop { instance: InstanceRef, how: StopRequest },
+    /// Give an instance its document, whose revision its record has.
+    Deliver { replica: u32, id: InstanceId, revision: u64 },
     /// Take the record of a replica away.
     Forget { replica: u32 },
 }
@@ -81,12 +83,16 @@ pub(crate) struct Machine {
     slots: BTreeMap<u32, Slot>,
     changed: Vec<u32>,
     events: Vec<NewEvent>,
+    /// The revision of the service's document with which instances start.
+    config: u64,
+    /// The replica that is to be replaced for the sake of that.
+    renew: Option<u32>,
 }
 
 impl Machine {
     pub(crate) fn new(service: ServiceName, slots: impl IntoIterator<Item = Slot>) -> Self {
         let slots = slots.into_iter().map(|slot| (slot.record.replica, slot)).collect();
-        Self { service, slots, changed: Vec::new(), events: Vec::new() }
+        Self { service, slots, changed: Vec::new(), events: Vec::new(), config: 0, renew: None }
     }
 
     /// Whether nothing of the service runs or is about to.
@@ -96,6 +102,74 @@ impl Machine {
 
     pub(crate) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.values()
+    }
+
+    /// With which revision of the service's document instances start from now on, and which replica is to be replaced for its
+    /// sake.
+    pub(crate) fn set_config(&mut self, revision: u64, renew: Option<u32>) {
+        (self.config, self.renew) = (revision, renew);
+    }
+
+    /// Begins to give an instance its document: that is written down before, so that it can be asked which revision it has,
+    /// and without the time, so that it is given again if nobody lives to see it happen.
+    pub(crate) fn config_begun(&mut self, replica: u32, id: &InstanceId, revision: u64, now: Now) -> Option<Step> {
+        let slot = self.slots.get_mut(&replica).filter(|slot| slot.is(id))?;
+        slot.give(revision, now);
+        slot.record.config_at = None;
+        slot.config_busy = true;
+        self.changed.push(replica);
+        Some(Step::Deliver { replica, id: id.clone(), revision })
+    }
+
+    /// Begins to check an instance with its document.
+    pub(crate) fn config_checking(&mut self, replica: u32, id: &InstanceId) {
+        if let Some(slot) = self.slots.get_mut(&replica).filter(|slot| slot.is(id)) {
+            slot.config_busy = true;
+        }
+    }
+
+    /// An instance was given a revision of its document, or could not be.
+    pub(crate) fn config_given(
+        &mut self,
+        replica: u32,
+        id: &InstanceId,
+        revision: u64,
+        result: Result<(), String>,
+        now: Now,
+    ) {
+        let Some(slot) = self.slots.get_mut(&replica).filter(|slot| slot.is(id)) else { return };
+        slot.config_busy = false;
+        match result {
+            Ok(()) => {
+                slot.give(revision, now);
+                let message = format!("was given revision {revision} of its configuration");
+                let event = NewEvent::normal(&self.service, "ConfigGiven", message);
+                self.events.push(event.about(replica, Some(id.clone())));
+                self.changed.push(replica);
+            }
+            Err(reason) => slot.config_failure = Some((revision, reason)),
+        }
+    }
+
+    /// An instance was checked with its document.
+    pub(crate) fn config_checked(&mut self, replica: u32, id: &InstanceId) {
+        if let Some(slot) = self.slots.get_mut(&replica).filter(|slot| slot.is(id)) {
+            slot.config_busy = false;
+        }
+    }
+
+    /// These replicas are well with the revision that they have.
+    pub(crate) fn config_well(&mut self, replicas: &[u32]) {
+        for replica in replicas {
+            if let Some(slot) = self.slots.get_mut(replica) {
+                slot.config_well = slot.record.config_revision;
+            }
+        }
+    }
+
+    /// Tells an event with the next write.
+    pub(crate) fn tell(&mut self, event: NewEvent) {
+        self.events.push(event);
     }
 
     /// What changed since the last call: records to store, and events that tell of it.
@@ -221,6 +295,8 @@ impl Machine {
         slot.record.pid = None;
         slot.record.generation = desired.record.generation;
         slot.record.followed = desired.intent.command;
+        slot.give(self.config, now);
+        slot.config_busy = false;
         slot.record.runtime = desired.record.spec.runtime.clone().unwrap_or_else(|| slot.record.runtime.clone());
         (slot.busy, slot.ungated, slot.good_since) = (true, false, None);
         self.changed.push(replica);
@@ -256,6 +332,8 @@ impl Machine {
                 "SpecChanged",
                 format!("generation {} replaces it", desired.record.generation),
             ))
+        } else if self.renew == Some(replica) && exclusive {
+            StopCause::Replaced(Reason::new("ConfigChanged", format!("revision {} of its document", self.config)))
         } else if let Some((Some(HealthStatus::Unhealthy), _, words)) = health
             && spec.restart_policy != RestartPolicy::No
             && exclusive
@@ -274,7 +352,7 @@ impl Machine {
     }
 
     /// Whether this replica may be taken down although it is wanted: not while another one is on its way.
-    fn may_replace(&self, replica: u32, desired: &Desired) -> bool {
+    pub(crate) fn may_replace(&self, replica: u32, desired: &Desired) -> bool {
         self.slots.values().all(|other| {
             let record = &other.record;
             let on_its_way = match record.state {

@@ -52,6 +52,14 @@ pub(crate) struct Slot {
     pub(crate) ungated: bool,
     /// The last start may or may not have happened: the next one is under the same id.
     pub(crate) same_id: bool,
+    /// Since when it has been watched with the revision of its document that it was given last.
+    pub(crate) config_since: Option<Instant>,
+    /// The revision with which it was seen to be well.
+    pub(crate) config_well: u64,
+    /// It is being given its document, or checked with it.
+    pub(crate) config_busy: bool,
+    /// The revision that it could not be given, and why.
+    pub(crate) config_failure: Option<(u64, String)>,
 }
 
 impl Slot {
@@ -92,7 +100,20 @@ impl Slot {
             hurried: false,
             ungated: false,
             same_id: false,
+            config_since: None,
+            config_well: 0,
+            config_busy: false,
+            config_failure: None,
         }
+    }
+
+    /// Notes which revision of its document it has from now on.
+    pub(crate) fn give(&mut self, revision: u64, now: Now) {
+        self.record.config_revision = revision;
+        self.record.config_at = (revision != 0).then_some(now.wall);
+        self.config_since = Some(now.mono);
+        self.config_well = 0;
+        self.config_failure = None;
     }
 
     pub(crate) fn is(&self, id: &InstanceId) -> bool {

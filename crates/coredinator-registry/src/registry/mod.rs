@@ -253,6 +253,17 @@ impl Registry {
         self.service(name).map(|view| Arc::new(view.refreshed()))
     }
 
+    /// Makes the checks of one instance now, and returns when they have answered; at once where it has none.
+    pub async fn check_instance(&self, service: &ServiceName, replica: u32, instance: &InstanceId) {
+        let keys = [CheckKind::Health, CheckKind::Readiness].map(|kind| CheckKey {
+            service: service.clone(),
+            replica: Some(replica),
+            instance: Some(instance.clone()),
+            kind,
+        });
+        futures_util::future::join_all(keys.iter().map(|key| self.monitor.check_now(key))).await;
+    }
+
     /// Checks that the store can be written and read, and tells its state.
     ///
     /// # Errors
@@ -271,6 +282,12 @@ impl Registry {
     #[must_use]
     pub fn clock(&self) -> &SharedClock {
         &self.shared.clock
+    }
+
+    /// Waits until readers see everything up to `revision`, or it takes too long.
+    pub async fn seen(&self, revision: Revision) {
+        // Whoever cannot read sees what is old, and is told so elsewhere.
+        let _ = self.wait_for(revision).await;
     }
 
     /// Waits until readers see everything up to `revision`.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
-    Batch, DependencyGraph, FieldError, InstanceRecord, Intent, Origin, Precondition, RestartPolicy, Revision,
-    ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
+    Batch, ConfigRollout, DependencyGraph, FieldError, InstanceRecord, Intent, Origin, Precondition, RestartPolicy,
+    Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -153,7 +153,7 @@ impl Registry {
     }
 
     /// Stores what the supervisor did or is about to do with instances of `service`, takes away the records of the replicas
-    /// `gone`, and tells of it by events, all in one write. Durable when it returns; readers see it a moment later.
+    /// `gone`, how far its configuration document has come where that has changed, and tells of it by events, all in one write. Durable when it returns; readers see it a moment later.
     ///
     /// # Errors
     /// The store's.
@@ -162,6 +162,7 @@ impl Registry {
         service: &ServiceName,
         instances: &[InstanceRecord],
         gone: &[u32],
+        rollout: Option<&ConfigRollout>,
         events: Vec<NewEvent>,
     ) -> Result<Revision, StoreError> {
         let mut batch = Batch::new();
@@ -170,6 +171,10 @@ impl Registry {
         }
         for replica in gone {
             batch = batch.delete(keys::instance(service, *replica), Precondition::Any);
+            batch = batch.delete(keys::ack(service, *replica), Precondition::Any);
+        }
+        if let Some(rollout) = rollout {
+            batch = batch.put(keys::rollout(service), json(rollout)?, Precondition::Any);
         }
         for event in events {
             batch = self.put_event(batch, event)?;

@@ -547,6 +547,7 @@ proptest! {
                     (Step::Forget { replica }, _) => {
                         prop_assert!(!running.values().any(|r| *r == replica), "replica {replica} runs and is forgotten");
                     }
+                    (Step::Deliver { .. }, _) => prop_assert!(false, "there is no document here"),
                 }
             }
             for (id, replica) in &running {

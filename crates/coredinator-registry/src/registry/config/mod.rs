@@ -15,7 +15,8 @@ mod plan;
 use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
-    Batch, FieldError, Origin, Precondition, ServiceName, ServiceRecord, ServiceSpec, StoreError, field,
+    Batch, ConfigAck, FieldError, InstanceId, Origin, Precondition, ServiceName, ServiceRecord, ServiceSpec,
+    StoreError, field,
 };
 
 pub use document::{ConfigDiff, ConfigDocument, ConfigHead, ConfigRevision, ConfigSource, Placed, Was};
@@ -220,6 +221,43 @@ impl Registry {
             revisions.get(&later).ok_or_else(missing)?.diff.undo(&mut document);
         }
         Ok(document)
+    }
+
+    /// Takes an instance's own word that a revision of its configuration document is in force in it.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotFound`]; [`RegistryError::Conflict`] (`NoConfig`) if the service has no document or never had
+    /// that revision, (`NoInstance`) if `instance` is not (any more) one of its living ones; [`RegistryError::Store`].
+    pub async fn acknowledge_config(
+        &self,
+        name: &str,
+        instance: &InstanceId,
+        revision: u64,
+    ) -> Result<ConfigAck, RegistryError> {
+        let view = self.service(name)?;
+        let record = &view.record;
+        if record.config.is_none() || revision == 0 || revision > record.config_revision {
+            let message = format!(
+                "{name} has no revision {revision} of a configuration: its newest is {}",
+                record.config_revision
+            );
+            return Err(RegistryError::Conflict { code: "NoConfig", message });
+        }
+        let living = view.instances.iter().find(|i| i.record.id.as_ref() == Some(instance) && i.record.state.is_live());
+        let Some(living) = living else {
+            let message = format!("{instance} is no living instance of {name}");
+            return Err(RegistryError::Conflict { code: "NoInstance", message });
+        };
+        let replica = living.record.replica;
+        let ack = ConfigAck { instance: instance.clone(), revision, at: self.shared.clock.now() };
+        // Saying it again writes nothing.
+        let said = view.acks.get(&replica).filter(|said| said.instance == ack.instance && said.revision == revision);
+        if let Some(said) = said {
+            return Ok(said.clone());
+        }
+        let batch = Batch::new().put(keys::ack(view.name(), replica), json(&ack)?, Precondition::Any);
+        self.commit(batch).await?;
+        Ok(ack)
     }
 
     /// One revision.

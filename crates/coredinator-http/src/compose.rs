@@ -10,10 +10,10 @@ use std::{
 use coredinator_coord::{CoordError, Coordinator, CoordinatorOptions, Strategies, transport::HttpTransport};
 use coredinator_core::{
     Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, Store, StoreError,
-    SystemClock, Timestamp, coordination::CoordinationStrategy, field,
+    SystemClock, Timestamp, coordination::CoordinationStrategy,
 };
 use coredinator_registry::{
-    ConfigEdit, ConfigOutcome, ConfigSource, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
+    ConfigOutcome, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
     health::{ProbeRegistry, ProbedRuntimes},
 };
 #[cfg(feature = "docker")]
@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     coordination::{Machine, Services},
     metrics,
+    reload::{self, Reloader},
     store::OpenedStore,
 };
 
@@ -96,6 +97,7 @@ pub struct Coredinator {
     store: Option<Arc<dyn Store>>,
     clock: SharedClock,
     file: Option<String>,
+    read: Option<reload::Read>,
 }
 
 /// Makes a runtime once it is known whose instances it starts.
@@ -125,6 +127,7 @@ impl Coredinator {
             store: None,
             clock: Arc::new(SystemClock),
             file: Some("the configuration".to_owned()),
+            read: None,
         }
         .runtime(|identity| {
             let options =
@@ -196,13 +199,21 @@ impl Coredinator {
         self
     }
 
+    /// How the file is read again when coredinator is asked to: by SIGHUP (where [`serve`](crate::serve()) runs it) or
+    /// `POST /-/reload`. Without this neither finds a file.
+    #[must_use]
+    pub fn reload(mut self, read: reload::Read) -> Self {
+        self.read = Some(read);
+        self
+    }
+
     /// Starts it on the current tokio runtime: locks the data directory, binds the port, opens the store, and only then
     /// looks for what runs already, and acts.
     ///
     /// # Errors
     /// [`StartError`]; nothing has been started then, and nothing but the data directory has been made.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { mut config, runtimes, probes, strategies, store, clock, file: source } = self;
+        let Self { mut config, runtimes, probes, strategies, store, clock, file: source, read } = self;
         // Before anything counts.
         let recorder = metrics::recorder();
         let data_dir = DataDir::open(&config.data_dir)?;
@@ -230,10 +241,12 @@ impl Coredinator {
         };
         let registry = Registry::open(options).await?;
         registry.release_stops().await?;
-        let declared = match source {
-            Some(name) => Some(declare(&registry, &runtimes, &config, &name).await?),
+        let declared = match &source {
+            Some(name) => Some(reload::apply(&registry, &runtimes, &config, name).await?),
             None => None,
         };
+        let name = source.as_deref().unwrap_or("no file");
+        let reloader = Reloader::new(name, read, &registry, &runtimes);
         config = config.with_live(&registry.config_document(), &strategies);
         let coordinator = Coordinator::start(CoordinatorOptions {
             store,
@@ -262,7 +275,10 @@ impl Coredinator {
         if let Some(recorder) = recorder {
             metrics::keep_up(recorder, drained.clone());
         }
-        let router = api::router(state, ApiOptions { settings: config, strategies, ..ApiOptions::default() });
+        let router = api::router(
+            state,
+            ApiOptions { settings: config, strategies, reloader: Some(reloader.clone()), ..ApiOptions::default() },
+        );
         let serving = ServeOptions { drain: DRAIN, ..ServeOptions::default() };
         let server = tokio::spawn(api::serve(listener, router, drained.clone(), serving));
         let ready = mark_ready(ready, supervisor.adopted());
@@ -273,6 +289,7 @@ impl Coredinator {
             address,
             started_at,
             declared,
+            reloader,
             ready,
             streams,
             drained,
@@ -291,6 +308,7 @@ pub struct Running {
     address: SocketAddr,
     started_at: Timestamp,
     declared: Option<ConfigOutcome>,
+    reloader: Reloader,
     ready: Arc<watch::Sender<Readiness>>,
     streams: CancellationToken,
     drained: CancellationToken,
@@ -334,6 +352,12 @@ impl Running {
     #[must_use]
     pub fn declared(&self) -> Option<&ConfigOutcome> {
         self.declared.as_ref()
+    }
+
+    /// Reads the file anew.
+    #[must_use]
+    pub fn reloader(&self) -> &Reloader {
+        &self.reloader
     }
 
     /// Ends it: services first (unless they are left running), then streams, then requests under way. While services stop,
@@ -383,34 +407,6 @@ async fn owner(store: &dyn Store) -> Result<String, StoreError> {
     let record = store.get(&key).await?;
     let text = record.and_then(|record| String::from_utf8(record.value).ok());
     text.ok_or_else(|| StoreError::Unusable("the store's record of whose it is (meta/owner) cannot be read".to_owned()))
-}
-
-/// Applies the file, if it is not what it was when it was last applied.
-async fn declare(
-    registry: &Registry,
-    runtimes: &Runtimes,
-    config: &Config,
-    file: &str,
-) -> Result<ConfigOutcome, RegistryError> {
-    let check = |spec: &coredinator_core::ServiceSpec| -> Vec<FieldError> {
-        let pointer = field::join("/services", spec.name.as_str());
-        runtimes.validate(spec).into_iter().map(|error| error.under(&pointer)).collect()
-    };
-    let errors: Vec<FieldError> = config.services.iter().flat_map(check).collect();
-    if !errors.is_empty() {
-        return Err(RegistryError::Invalid(errors));
-    }
-    let edit = ConfigEdit::new(ConfigSource::File, "file", format!("{file} applied"));
-    let outcome = registry.change_config(&config.live(), edit).await?;
-    if outcome.skipped {
-        tracing::info!(
-            revision = outcome.revision,
-            "{file} is as it was when it was last applied: the configuration stays"
-        );
-    } else {
-        tracing::info!(revision = outcome.revision, "{file} applied");
-    }
-    Ok(outcome)
 }
 
 /// Ready is, who has found what runs already.

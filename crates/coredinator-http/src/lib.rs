@@ -3,7 +3,7 @@
 //! - [`Coredinator`]: puts the parts together and starts them; runtimes, probes and stores of one's own are given here;
 //! - [`api`]: the HTTP API;
 //! - [`cli`]: the command line;
-//! - [`config`]: the configuration file;
+//! - [`config`]: the configuration file; [`reload`]: read anew while coredinator runs;
 //! - [`serve()`]: runs coredinator in the foreground; [`logging`]: its own log.
 
 pub mod api;
@@ -13,6 +13,7 @@ pub mod config;
 pub mod coordination;
 pub mod logging;
 mod metrics;
+pub mod reload;
 mod serve;
 mod store;
 

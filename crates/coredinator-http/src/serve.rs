@@ -23,8 +23,8 @@ pub enum ServeError {
     Signals(#[source] std::io::Error),
 }
 
-/// Starts `coredinator` and runs it until SIGTERM, SIGINT (Ctrl-C) or SIGHUP; then ends it as `how` says. A second signal
-/// kills what has not ended yet. `listening` is told the address, `http://host:port`, once requests are answered there.
+/// Starts `coredinator` and runs it until SIGTERM or SIGINT (Ctrl-C); then ends it as `how` says. A second signal kills what
+/// has not ended yet. SIGHUP has it read its file anew. `listening` is told the address, `http://host:port`, once requests are answered there.
 ///
 /// # Errors
 /// [`ServeError`], before anything has been started.
@@ -54,7 +54,9 @@ pub async fn serve(
         // Whoever asked may have gone.
         let _ = listening.send(running.url());
     }
+    let reloading = tokio::spawn(reload_on(signals.hangup(), running.reloader().clone()));
     signals.any().await;
+    reloading.abort();
     ending.cancel();
     match how {
         Shutdown::StopServices => {
@@ -80,25 +82,45 @@ pub fn server(extend: impl Fn(Coredinator) -> Coredinator + Send + Sync + 'stati
     Box::new(move |config, options| {
         let how = if config.detach { Shutdown::Detach } else { Shutdown::StopServices };
         let file = options.file.map(|file| file.display().to_string());
-        let serving = serve(extend(Coredinator::new(config).file(file)), how, options.listening);
+        let mut coredinator = Coredinator::new(config).file(file);
+        if let Some(read) = options.reload {
+            coredinator = coredinator.reload(read);
+        }
+        let serving = serve(extend(coredinator), how, options.listening);
         Box::pin(async move { serving.await.map_err(cli::ServeFailure::from) })
     })
 }
 
-/// The signals that end coredinator.
-struct Signals([Signal; 3]);
+/// Reads the file anew whenever the signal comes.
+async fn reload_on(hangup: Option<Signal>, reloader: crate::reload::Reloader) {
+    let Some(mut hangup) = hangup else { return };
+    while hangup.recv().await.is_some() {
+        // What came of it has been logged.
+        let _ = reloader.reload().await;
+    }
+}
+
+/// The signals that end coredinator, and the one that has it read its file anew.
+struct Signals {
+    end: [Signal; 2],
+    hangup: Option<Signal>,
+}
 
 impl Signals {
     fn new() -> std::io::Result<Self> {
-        Ok(Self([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?]))
+        let end = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        Ok(Self { end, hangup: Some(signal(SignalKind::hangup())?) })
+    }
+
+    fn hangup(&mut self) -> Option<Signal> {
+        self.hangup.take()
     }
 
     async fn any(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.0;
+        let [terminate, interrupt] = &mut self.end;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
         }
     }
 }

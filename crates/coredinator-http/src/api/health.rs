@@ -73,6 +73,12 @@ pub(super) async fn system(State(api): State<Api>, _: NoParams) -> Response {
             version: api.info.version.clone(),
             uptime_seconds: u64::try_from(uptime).unwrap_or(0),
             ready,
+            reload: api
+                .options
+                .reloader
+                .as_ref()
+                .and_then(crate::reload::Reloader::last)
+                .map(|last| super::model::Reload { at: millis(last.at), error: last.error }),
         }),
     )
 }

@@ -1,6 +1,6 @@
 //! What is told to Prometheus.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
     extract::State,
@@ -8,8 +8,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use coredinator_core::ServiceStatus;
+use coredinator_registry::ServiceView;
 
-use super::{model::ProblemDocument, params::NoParams, state::Api};
+use super::{
+    model::{ProblemDocument, Service},
+    params::NoParams,
+    state::Api,
+};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
@@ -35,7 +40,7 @@ pub(super) async fn metrics(State(api): State<Api>, _: NoParams) -> Response {
 fn own(api: &Api) -> String {
     let mut text = String::new();
     gauge(&mut text, "coredinator_build_info", "Always 1; the label tells the version.");
-    line(&mut text, "coredinator_build_info", Some(("version", &api.info.version)), 1.0);
+    line(&mut text, "coredinator_build_info", Some(("version", api.info.version.as_str())), 1.0);
     gauge(&mut text, "coredinator_start_time_seconds", "When this server was started, in seconds since 1970.");
     let started = api.info.started_at.as_millisecond() as f64 / 1000.0;
     line(&mut text, "coredinator_start_time_seconds", None, started);
@@ -47,7 +52,37 @@ fn own(api: &Api) -> String {
         let count = services.iter().filter(|view| view.status == status).count();
         line(&mut text, "coredinator_services", Some(("status", status.as_str())), count as f64);
     }
+    documents(&mut text, &services);
     text
+}
+
+/// Which revision of its configuration document is in force where.
+fn documents(text: &mut String, services: &[Arc<ServiceView>]) {
+    let with: Vec<_> = services.iter().filter(|view| view.record.config.is_some()).collect();
+    if with.is_empty() {
+        return;
+    }
+    gauge(text, "coredinator_config_revision", "The newest revision of a service's configuration document.");
+    for view in &with {
+        let labels = [("service", view.name().as_str())];
+        line(text, "coredinator_config_revision", labels, view.record.config_revision as f64);
+    }
+    let told: Vec<_> = with.iter().map(|view| (view, Service::new(view, view.since))).collect();
+    gauge(text, "coredinator_config_drift", "In how many running instances another one is in force.");
+    for (view, service) in &told {
+        let drifted = service.config.as_ref().map_or(0, |config| config.drifted);
+        line(text, "coredinator_config_drift", [("service", view.name().as_str())], f64::from(drifted));
+    }
+    gauge(text, "coredinator_instance_config_revision", "The revision that is in force in a running instance.");
+    for (view, service) in &told {
+        for instance in &service.instances {
+            let Some(config) = &instance.config else { continue };
+            let in_force = config.acknowledged.unwrap_or(config.revision);
+            let replica = instance.replica.to_string();
+            let labels = [("service", view.name().as_str()), ("replica", replica.as_str())];
+            line(text, "coredinator_instance_config_revision", labels, in_force as f64);
+        }
+    }
 }
 
 fn gauge(text: &mut String, name: &str, help: &str) {
@@ -55,7 +90,9 @@ fn gauge(text: &mut String, name: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
 }
 
-fn line(text: &mut String, name: &str, label: Option<(&str, &str)>, value: f64) {
-    let labels = label.map(|(key, value)| format!("{{{key}=\"{}\"}}", value.replace(['\\', '"', '\n'], "_")));
-    let _ = writeln!(text, "{name}{} {value}", labels.unwrap_or_default());
+fn line<'l>(text: &mut String, name: &str, labels: impl IntoIterator<Item = (&'l str, &'l str)>, value: f64) {
+    let labels = labels.into_iter().map(|(key, value)| format!("{key}=\"{}\"", value.replace(['\\', '"', '\n'], "_")));
+    let labels = labels.collect::<Vec<_>>().join(",");
+    let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+    let _ = writeln!(text, "{name}{labels} {value}");
 }

@@ -82,7 +82,9 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/update", put(config::update))
         .route("/history", get(config::history))
         .route("/history/{revision}", get(config::revision))
-        .route("/rollback", post(config::rollback));
+        .route("/rollback", post(config::rollback))
+        .route("/services/{service_id}", get(config::of_service))
+        .route("/services/{service_id}/ack", post(config::acknowledge));
     Router::new()
         .route("/api/coredinator/agents", get(agents::list))
         .route(
@@ -110,6 +112,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
+        .route("/-/reload", post(config::reload))
         .route("/metrics", get(metrics::metrics))
         .route("/sd/prometheus", get(discovery::prometheus))
         .with_state(api.clone())

@@ -87,8 +87,46 @@ pub struct Service {
     pub deleting: bool,
     /// Changes with everything here but check results and uptimes: for `?index=`.
     pub index: u64,
+    /// How far its configuration document has come; `null`: it has none.
+    pub config: Option<ServiceConfigState>,
     /// Its instances, in the order of their replicas; empty for an external service.
     pub instances: Vec<Instance>,
+}
+
+/// How far a service's configuration document has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceConfigState {
+    /// The newest revision.
+    pub revision: u64,
+    /// The newest with which every instance was well; 0: none yet.
+    pub stable: u64,
+    /// In how many running instances another one is in force than the newest.
+    pub drifted: u32,
+    /// The newest that failed and was taken back; `null` once there is a newer one that did not.
+    pub rejected: Option<RejectedRevision>,
+}
+
+/// A revision of a configuration document that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RejectedRevision {
+    /// Which.
+    pub revision: u64,
+    /// Why.
+    pub reason: String,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// An instance and its configuration document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceConfigState {
+    /// The revision that it was given.
+    pub revision: u64,
+    /// The revision that it said is in force in it; `null`: it said nothing in this life.
+    pub acknowledged: Option<u64>,
+    /// Whether another revision is in force in it than the newest.
+    pub drifted: bool,
 }
 
 /// One replica of a service.
@@ -135,6 +173,8 @@ pub struct Instance {
     pub health: Option<CheckSummary>,
     /// What its readiness check says, while it runs and has one.
     pub readiness: Option<CheckSummary>,
+    /// Its configuration document, while it runs and has one.
+    pub config: Option<InstanceConfigState>,
 }
 
 /// How an instance ended.
@@ -282,6 +322,18 @@ pub struct SystemHealth {
     pub uptime_seconds: u64,
     /// Whether coredinator itself is ready, and if not, why.
     pub ready: bool,
+    /// How the file was read last while coredinator ran; `null`: not since it was started.
+    pub reload: Option<Reload>,
+}
+
+/// How the file was read anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reload {
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// Why it is not in force; `null`: it is.
+    pub error: Option<String>,
 }
 
 /// A service's health in short.

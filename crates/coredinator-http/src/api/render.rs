@@ -19,7 +19,9 @@ use coredinator_registry::{
 };
 use tokio::time::Instant;
 
-use super::model::{CheckSummary, Desired, Instance, LastExit, Service};
+use super::model::{
+    CheckSummary, Desired, Instance, InstanceConfigState, LastExit, RejectedRevision, Service, ServiceConfigState,
+};
 
 /// What does not change a snapshot (check results, uptimes) is at most this old.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -127,7 +129,8 @@ impl Service {
     #[must_use]
     pub fn new(view: &ServiceView, now: Timestamp) -> Self {
         let (record, spec) = (&view.record, &view.record.spec);
-        let instances: Vec<Instance> = view.instances.iter().map(|instance| Instance::new(instance, now)).collect();
+        let instances: Vec<Instance> =
+            view.instances.iter().map(|instance| Instance::new(instance, view, now)).collect();
         let external = view.check.as_deref().map(CheckCell::snapshot).map(summary);
         let checks = || {
             let of_instances = instances.iter().flat_map(|i| i.health.iter().chain(&i.readiness));
@@ -168,14 +171,37 @@ impl Service {
             generation: record.generation,
             deleting: record.deleting,
             index: view.index,
+            config: record.config.as_ref().map(|_| ServiceConfigState {
+                revision: record.config_revision,
+                stable: view.rollout.stable,
+                drifted: u32::try_from(drifted(&instances).count()).unwrap_or(u32::MAX),
+                rejected: view.rollout.rejected.as_ref().map(|rejected| RejectedRevision {
+                    revision: rejected.revision,
+                    reason: rejected.reason.clone(),
+                    at: millis(rejected.at),
+                }),
+            }),
             instances,
         }
     }
 }
 
+/// The instances in which another revision of their document is in force than the newest.
+fn drifted(instances: &[Instance]) -> impl Iterator<Item = &Instance> {
+    instances.iter().filter(|instance| instance.config.as_ref().is_some_and(|config| config.drifted))
+}
+
 impl Instance {
-    fn new(view: &InstanceView, now: Timestamp) -> Self {
+    fn new(view: &InstanceView, service: &ServiceView, now: Timestamp) -> Self {
         let record = &view.record;
+        let running = record.state == InstanceState::Running && service.record.config.is_some();
+        let config = running.then(|| {
+            let ack = service.acks.get(&record.replica).filter(|ack| record.id.as_ref() == Some(&ack.instance));
+            let acknowledged = ack.map(|ack| ack.revision);
+            let in_force = acknowledged.unwrap_or(record.config_revision);
+            let drifted = in_force != service.record.config_revision;
+            InstanceConfigState { revision: record.config_revision, acknowledged, drifted }
+        });
         let Reason { code, message } = &record.reason;
         let runs = matches!(record.state, InstanceState::Running | InstanceState::Stopping);
         let uptime = record.started_at.filter(|_| runs).map(|started| now.duration_since(started).as_secs());
@@ -205,6 +231,7 @@ impl Instance {
             }),
             health: check(&view.health),
             readiness: check(&view.readiness),
+            config,
         }
     }
 }

@@ -310,8 +310,6 @@ pub(super) struct ServiceDocument {
     /// What is laid over its document for single replicas, by their numbers.
     config_overrides: Option<BTreeMap<String, BTreeMap<String, serde_json::Value>>>,
     config_change: Option<ConfigChange>,
-    /// A JSON Schema that its document has to satisfy.
-    config_schema: Option<serde_json::Value>,
 }
 
 /// What is done when a service's document changes, one instance at a time. The action alone may be written as one word.

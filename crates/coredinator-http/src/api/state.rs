@@ -10,7 +10,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{problem::Problem, render::Renderer, system::SystemSampler};
-use crate::config::{Config, live::Live};
+use crate::{
+    config::{Config, live::Live},
+    reload::Reloader,
+};
 
 /// What a server says of itself.
 #[derive(Debug, Clone)]
@@ -186,6 +189,8 @@ pub struct ApiOptions {
     pub settings: Config,
     /// The strategies by which a coordination section is judged.
     pub strategies: Strategies,
+    /// What reads the file anew.
+    pub reloader: Option<Reloader>,
 }
 
 impl Default for ApiOptions {
@@ -200,6 +205,7 @@ impl Default for ApiOptions {
             allowed_hosts: Vec::new(),
             settings: Config::default(),
             strategies: Strategies::builtin(),
+            reloader: None,
         }
     }
 }

@@ -507,6 +507,8 @@ pub enum ConfigCommand {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Have the coredinator that runs read its file anew: all of it or nothing
+    Reload,
     /// Write the JSON Schema of the file, for editors
     Schema,
 }
@@ -602,6 +604,7 @@ mod tests {
             "config history 7",
             "config rollback 3 -m why --author me --dry-run",
             "config schema",
+            "config reload",
             "apply -f a -f dir -f - --prune -m why --dry-run",
             "plan -f a --detailed-exitcode",
             "diff -f a --prune",

@@ -31,6 +31,12 @@ pub async fn run(
             Format::Yaml => output.text(&yaml::write(&schema::schema())),
             _ => output.text(&format!("{:#}\n", schema::schema())),
         },
+        ConfigCommand::Reload => {
+            let updated = client()?.send_root(Method::POST, "/-/reload").await?;
+            let names = config_view::changed_names(&updated);
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            output.data(&updated, &names, |_| config_view::updated(&updated))
+        }
         ConfigCommand::Get { service } => {
             let path = match service {
                 None => "/config/generate".to_owned(),

@@ -21,7 +21,10 @@ use super::{
     paint::{self, Colour, paint},
     register::is_stdin,
 };
-use crate::config::{Checks, Input, LoadError, Loaded, Loader, Part, Problem, load_part, load_services, yaml};
+use crate::{
+    config::{Checks, Input, LoadError, Loaded, Loader, Part, Problem, load_part, load_services, yaml},
+    reload::Read,
+};
 
 /// The files that are looked for where none is named.
 const DEFAULT_FILES: [&str; 3] = ["coredinator.yaml", "coredinator.yml", "coredinator.json"];
@@ -90,6 +93,22 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// Loads the same configuration again whenever it is called.
+#[must_use]
+pub fn reader(program: &Program, settings: &SettingsArgs) -> Read {
+    let (runtimes, probes, strategies) = (runtimes(program), program.probes.clone(), program.strategies.clone());
+    // Where nobody named a file it is the one that was found, whatever appears beside it later.
+    let (path, overrides) = (input(settings.config.as_deref()), settings.overrides());
+    Arc::new(move || {
+        let checks = Checks::default()
+            .with_runtimes(&runtimes)
+            .with_probe_check(|check| probes.validate(check))
+            .with_strategies(strategies.clone());
+        let input = path.clone().map_or(Input::None, Input::Path);
+        Loader::new().input(input).process_environment().overrides(overrides.clone()).checks(checks).load()
+    })
 }
 
 /// The services of a file, which may be a whole configuration.

@@ -11,19 +11,22 @@ use super::{
     client::{Client, DEFAULT_TIMEOUT},
     config_file,
     output::Output,
-    register::{body, declare},
+    register::{body, declare, is_stdin},
     wait::{Condition, wait_for},
 };
 use crate::{
     config::{Config, Loaded},
     logging::{self, Audience},
+    reload::Read,
 };
 
 /// What a server is told beside its configuration.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ServeOptions {
-    /// The file that the configuration came from, to be read again when asked to.
+    /// The file that the configuration came from.
     pub file: Option<PathBuf>,
+    /// Reads it again when asked to; `None`: it cannot be.
+    pub reload: Option<Read>,
     /// Is told the address, `http://host:port`, once connections are accepted there.
     pub listening: Option<oneshot::Sender<String>>,
 }
@@ -58,7 +61,10 @@ async fn foreground(
         ));
     };
     let file = config_file::input(settings.config.as_deref());
-    serve(loaded.config, ServeOptions { file, listening })
+    // Standard input is read once.
+    let again = file.as_deref().is_some_and(|file| !is_stdin(file));
+    let reload = again.then(|| config_file::reader(program, settings));
+    serve(loaded.config, ServeOptions { file, reload, listening })
         .await
         .map_err(|error| Failure::caused(ExitStatus::Failed, "coredinator ended", error.as_ref()))
 }

@@ -103,6 +103,21 @@ fn reason(value: &Value, now: Timestamp) -> String {
     }
 }
 
+/// Where another revision of a service's configuration document is in force than the newest; empty if nowhere.
+fn drift(service: &Value) -> String {
+    let Some(config) = service.get("config").filter(|config| config.is_object()) else { return String::new() };
+    let drifted = number(config, "drifted").unwrap_or(0);
+    if drifted == 0 {
+        return String::new();
+    }
+    let rejected = config.get("rejected").filter(|rejected| number(rejected, "revision") == number(config, "revision"));
+    let newest = count(config, "revision");
+    match rejected {
+        Some(rejected) => format!("configuration {newest} was taken back: {}", clean(text(rejected, "reason"))),
+        None => format!("configuration {newest} is not yet in force in {drifted} of {}", instances(service).len()),
+    }
+}
+
 /// A line per service.
 #[must_use]
 pub fn services(services: &[Value], wide: bool, now: Timestamp) -> String {
@@ -140,7 +155,7 @@ pub fn services(services: &[Value], wide: bool, now: Timestamp) -> String {
                 or_none(labels(service)),
             ]);
         }
-        let why = if telling(service) { reason(service, now) } else { String::new() };
+        let why = if telling(service) { reason(service, now) } else { drift(service) };
         row.push(if wide { why } else { cut(&why, 60) });
         row
     });
@@ -192,6 +207,12 @@ pub fn described(service: &Value, health: &Value, agents: &[Value], asked: &[Val
     line(&mut out, "Version:", &word("version"));
     line(&mut out, "Declared:", &when(service, "created_at", now));
     line(&mut out, "Next start:", &when(service, "next_restart_at", now));
+    if let Some(config) = service.get("config").filter(|config| config.is_object()) {
+        let stable =
+            format!("revision {}, in force everywhere: {}", count(config, "revision"), count(config, "stable"));
+        let drift = drift(service);
+        line(&mut out, "Configuration:", &if drift.is_empty() { stable } else { format!("{stable}; {drift}") });
+    }
     if !instances(service).is_empty() {
         out.push_str("\nInstances\n");
         out.push_str(&instance_table(instances(service), now));
@@ -216,10 +237,25 @@ pub fn described(service: &Value, health: &Value, agents: &[Value], asked: &[Val
     out
 }
 
+/// Which revision of its configuration document an instance has.
+fn instance_config(instance: &Value) -> String {
+    let Some(config) = instance.get("config").filter(|config| config.is_object()) else { return NONE.to_owned() };
+    let drifted = config.get("drifted").and_then(Value::as_bool) == Some(true);
+    let revision = count(config, "revision");
+    let told = match number(config, "acknowledged") {
+        Some(acknowledged) if acknowledged.to_string() == revision => format!("{revision} acknowledged"),
+        Some(acknowledged) => format!("{revision}, acknowledged {acknowledged}"),
+        None => revision,
+    };
+    if drifted { paint(Colour::Yellow, &told) } else { told }
+}
+
 fn instance_table(instances: &[Value], now: Timestamp) -> String {
+    // Most services have no document.
+    let configured = instances.iter().any(|instance| instance.get("config").is_some_and(Value::is_object));
     let rows = instances.iter().map(|instance| {
         let health = instance.get("health").map_or("", |health| text(health, "status"));
-        vec![
+        let mut row = vec![
             count(instance, "replica"),
             status(text(instance, "state")),
             or_none(status(health)),
@@ -230,9 +266,17 @@ fn instance_table(instances: &[Value], now: Timestamp) -> String {
             last_exit(instance, now),
             or_none(clean(text(instance, "id")).into_owned()),
             if text(instance, "state") == "running" { String::new() } else { reason(instance, now) },
-        ]
+        ];
+        if configured {
+            row.insert(8, instance_config(instance));
+        }
+        row
     });
-    let headings = [">#", "STATE", "HEALTH", ">PID", "ENDPOINT", ">UPTIME", ">RESTARTS", "LAST EXIT", "ID", "REASON"];
+    let mut headings =
+        vec![">#", "STATE", "HEALTH", ">PID", "ENDPOINT", ">UPTIME", ">RESTARTS", "LAST EXIT", "ID", "REASON"];
+    if configured {
+        headings.insert(8, "CONFIG");
+    }
     table(&headings, rows.collect())
 }
 

@@ -179,7 +179,6 @@ fn service_keys() -> Value {
             "settle": duration(),
             "acknowledge": {"type": "boolean"},
         }))]},
-        "config_schema": {"type": ["object", "boolean"], "description": "a JSON Schema for its document"},
     })
 }
 

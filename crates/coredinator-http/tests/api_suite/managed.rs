@@ -32,7 +32,7 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         config_revision: 0,
         config_at: None,
     };
-    plant.registry.record(&record.service.clone(), &[record], &[], vec![]).await.unwrap();
+    plant.registry.record(&record.service.clone(), &[record], &[], None, vec![]).await.unwrap();
 }
 
 fn path(rest: &str) -> String {

@@ -1,6 +1,7 @@
 //! The configuration: written out, judged, changed as a whole, and gone back on.
 
 pub mod model;
+mod services;
 
 use std::{collections::hash_map::DefaultHasher, hash::Hasher};
 
@@ -25,11 +26,16 @@ use super::{
     state::Api,
     stream::accepts,
 };
-use crate::config::{
-    LoadError, Loaded,
-    live::{generate_one, pointer_of},
-    schema, yaml,
+use crate::{
+    config::{
+        LoadError, Loaded,
+        live::{generate_one, pointer_of},
+        schema, yaml,
+    },
+    reload::ReloadError,
 };
+pub(super) use services::{__path_acknowledge, __path_get as __path_of_service, acknowledge, get as of_service};
+
 use model::{ConfigProblem, History, Plan, Revision, Rollback, Updated, Validation, differences};
 
 /// Revisions on a page where nobody says, and at most.
@@ -297,6 +303,33 @@ fn refuse_remote(outcome: &ConfigOutcome) -> Result<(), Problem> {
             );
             Err(Problem::new(StatusCode::FORBIDDEN, "RemoteCommand", detail))
         }
+    }
+}
+
+/// Reads the file anew, and applies it if its content is not what it was when it was last applied. All of it or nothing.
+#[utoipa::path(
+    post, path = "/-/reload", tag = "config", operation_id = "reload",
+    responses(
+        (status = 200, description = "it is in force", body = Updated, headers(("ETag" = String))),
+        (status = 400, description = "a query parameter is wrong", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "there is no file that could be read again", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "it is not valid: all that is wrong; the configuration stays", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn reload(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
+    params.finish()?;
+    let no_file = || Problem::conflict("NoFile", ReloadError::NoFile.to_string());
+    let reloader = api.options.reloader.as_ref().ok_or_else(no_file)?;
+    match reloader.reload().await {
+        Ok(outcome) => Ok(updated(&outcome, &ConfigEdit::new(ConfigSource::File, "", ""), Vec::new())),
+        Err(ReloadError::NoFile) => Err(no_file()),
+        Err(ReloadError::Load(error @ LoadError::Read { .. })) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            Err(Problem::conflict("NoFile", format!("{error}{cause}")))
+        }
+        Err(ReloadError::Load(error)) => Err(invalid(&error)),
+        Err(ReloadError::Refused(error)) => Err(error.into()),
     }
 }
 

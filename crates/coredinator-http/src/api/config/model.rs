@@ -1,6 +1,6 @@
 //! What the configuration's paths say and hear.
 
-use coredinator_core::{ServiceName, Timestamp};
+use coredinator_core::{InstanceId, ServiceName, Timestamp};
 use coredinator_registry::{
     ConfigDiff, ConfigPlan, ConfigRevision, ConfigSource, Placed, PlanAction, PlanEffect, SectionPlan, ServicePlan, Was,
 };
@@ -291,4 +291,43 @@ pub struct History {
 pub struct Rollback {
     /// The revision whose configuration is wanted again. 0: that before the first.
     pub revision: u64,
+}
+
+/// A service's configuration document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigOfService {
+    /// The service.
+    #[schema(value_type = String)]
+    pub service: ServiceName,
+    /// The replica that it is for; `null`: what is laid over it for single replicas is left out.
+    pub replica: Option<u32>,
+    /// Its revision, which rises with every change.
+    pub revision: u64,
+    /// The document. References to secrets are references.
+    #[schema(value_type = Object)]
+    pub document: Value,
+}
+
+/// What an instance says of its configuration document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Acknowledgement {
+    /// Which instance speaks: the value of `COREDINATOR_INSTANCE_ID`.
+    #[schema(value_type = String)]
+    pub instance_id: InstanceId,
+    /// The revision that is in force in it.
+    pub revision: u64,
+}
+
+/// What was noted of an instance's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Acknowledged {
+    /// The instance.
+    #[schema(value_type = String)]
+    pub instance_id: InstanceId,
+    /// The revision.
+    pub revision: u64,
+    /// When it said so first.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
 }

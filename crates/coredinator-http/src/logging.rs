@@ -21,11 +21,14 @@ pub enum Audience {
 /// The target of what is told while coredinator goes down.
 pub const SHUTDOWN: &str = "coredinator::shutdown";
 
+/// Libraries that log as errors what their caller is told, and tells itself.
+const QUIET: &str = "kube_client=off,kube_runtime=off";
+
 /// Starts to log. Where a program has set up a log of its own already, that one stays.
 pub fn init(audience: Audience) {
     let default = match audience {
-        Audience::Operators => "info".to_owned(),
-        Audience::People => format!("warn,{SHUTDOWN}=info"),
+        Audience::Operators => format!("info,{QUIET}"),
+        Audience::People => format!("warn,{SHUTDOWN}=info,{QUIET}"),
     };
     let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(default));
     let terminal = std::io::stderr().is_terminal();

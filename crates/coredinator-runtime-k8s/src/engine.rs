@@ -340,6 +340,10 @@ pub(crate) fn judge(call: Call, namespace: &str, what: &str, error: &kube::Error
         403 if said.contains("violates PodSecurity") => {
             Trouble::Refused("PodSecurity", format!("namespace {namespace} does not allow such a pod: {said}"))
         }
+        403 if said.contains("error looking up service account") => Trouble::Refused(
+            "NoServiceAccount",
+            format!("namespace {namespace} lacks the service account it asks for: {said}"),
+        ),
         403 => Trouble::Refused(
             "Forbidden",
             format!("coredinator lacks the right to {} in namespace {namespace}: {said}", call.right()),
@@ -379,6 +383,7 @@ mod tests {
         for (message, code) in [
             ("pods \"x\" is forbidden: exceeded quota: q", "QuotaExceeded"),
             ("pods \"x\" is forbidden: violates PodSecurity \"restricted\"", "PodSecurity"),
+            ("pods \"x\" is forbidden: error looking up service account plant/default: not found", "NoServiceAccount"),
             ("pods \"x\" is forbidden: User \"me\" cannot patch resource", "Forbidden"),
         ] {
             let Trouble::Refused(word, told) = of(403, message) else { panic!("{message} is refused") };

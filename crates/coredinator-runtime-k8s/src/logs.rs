@@ -176,7 +176,9 @@ async fn lives(shared: &Shared, service: &ServiceName, replica: u32) -> Result<V
 
 fn runs(found: Found) -> impl Iterator<Item = Life> {
     let found = Box::new(found);
-    let previous = (found.restarts > 0).then(|| Life::Pod { found: found.clone(), previous: true });
+    // While it waits to be started again its last run is the one that is read without `previous`.
+    let runs_again = found.restarts > 0 && !matches!(found.state, State::Waiting(_));
+    let previous = runs_again.then(|| Life::Pod { found: found.clone(), previous: true });
     previous.into_iter().chain([Life::Pod { found, previous: false }])
 }
 

@@ -268,9 +268,10 @@ fn waiting_for(reason: Option<&str>, message: Option<&str>, last: Option<&Contai
         "CreateContainerConfigError" => "what it refers to is not there".to_owned(),
         other => format!("its node says {other}"),
     };
+    let code = code_of(reason, message.unwrap_or_default());
     let message = message.filter(|message| reason != "CrashLoopBackOff" && !message.is_empty());
     let message = message.map(|message| format!(": {}", one_line(message)));
-    Reason::new(reason, plain + &message.unwrap_or_default())
+    Reason::new(code, plain + &message.unwrap_or_default())
 }
 
 fn unscheduled(status: &PodStatus) -> Reason {
@@ -287,7 +288,7 @@ fn unscheduled(status: &PodStatus) -> Reason {
 
 /// Whether waiting goes on until somebody changes something.
 fn is_hopeless(reason: &Reason) -> bool {
-    matches!(reason.code.as_str(), "ErrImageNeverPull" | "InvalidImageName")
+    matches!(reason.code.as_str(), "ErrImageNeverPull" | "InvalidImageName" | "CommandNotFound" | "NotExecutable")
 }
 
 /// What ended it, where it was not the program itself: the cluster's word and plain words.
@@ -326,7 +327,7 @@ fn why(status: &PodStatus, terminated: Option<&ContainerStateTerminated>) -> Opt
 /// A word for a start that the node could not make; the words of all runtimes where one fits.
 pub(crate) fn code_of<'r>(reason: &'r str, message: &str) -> &'r str {
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if !matches!(reason, "StartError" | "ContainerCannotRun" | "RunContainerError") {
+    if !matches!(reason, "StartError" | "ContainerCannotRun" | "CreateContainerError" | "RunContainerError") {
         reason
     } else if says(&["executable file not found", "no such file or directory"]) {
         "CommandNotFound"

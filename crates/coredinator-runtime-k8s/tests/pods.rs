@@ -166,11 +166,16 @@ async fn a_kubelet_may_restart_in_place(place: Place) {
         }
     };
     assert!(told >= counted, "{told} of at least {counted}");
-    // Its life before is read, too.
-    let query =
-        LogQuery { service: restarted.instance.service.clone(), replica: None, tail: None, since: None, follow: false };
-    let lines: Vec<_> = runtime.logs(query).await.unwrap().map(|line| line.unwrap().line).collect().await;
-    assert!(lines.len() >= 2 && lines.iter().all(|line| line == "begins"), "{lines:?}");
+    // While it runs, its life before is read, too.
+    until("both lives are read", async || {
+        let service = restarted.instance.service.clone();
+        let query = LogQuery { service, replica: None, tail: None, since: None, follow: false };
+        let Ok(lines) = runtime.logs(query).await else { return false };
+        let lines: Vec<_> = lines.filter_map(async |line| line.ok().map(|line| line.line)).collect().await;
+        assert!(lines.iter().all(|line| line == "begins"), "{lines:?}");
+        lines.len() == 2
+    })
+    .await;
     runtime.stop(&restarted.instance, StopRequest::KILL).await.unwrap();
     ends(&mut watch).await;
     assert_eq!(runtime.list(&[]).await.unwrap(), []);

@@ -88,6 +88,8 @@ fn why_it_waits_is_told_in_plain_words() {
     }
     let (_, message) = waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root");
     assert!(message.contains("run_as_non_root: false"), "{message}");
+    let (code, _) = waiting("CreateContainerError", "exec: \"/x\": stat /x: no such file or directory");
+    assert_eq!(code, "CommandNotFound", "as some container runtimes tell it");
     let (code, _) = waits(json!({"phase": "Pending"}));
     assert_eq!(code, "Pending");
     let (code, _) = waits(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}));

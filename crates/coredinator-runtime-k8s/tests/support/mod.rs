@@ -23,6 +23,8 @@ pub(crate) const NAMESPACE: &str = "plant";
 pub(crate) fn options(owner: &str, namespace: &str) -> KubernetesRuntimeOptions {
     let mut options = KubernetesRuntimeOptions::new(owner).with_namespace(namespace);
     options.settle = Duration::from_millis(300);
+    // A busy node takes its time; whoever tests what is taken on says so.
+    options.taken_on_after = Duration::from_secs(45);
     options
 }
 

@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::PathBuf, sync::Arc};
 
 use coredinator_runtime_k8s::KubernetesRuntime;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use kube::{
     Api, Client, Config,
     api::{DeleteParams, ListParams, PostParams},
@@ -51,6 +51,12 @@ impl Place {
             serde_json::from_value(serde_json::json!({"metadata": {"name": namespace}})).expect("a namespace");
         let namespaces: Api<Namespace> = Api::all(client.clone());
         namespaces.create(&PostParams::default(), &made).await.expect("a namespace can be made");
+        // Without it no pod is admitted, and the cluster makes it in its own time.
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
+        super::until("the namespace has its service account", async || {
+            accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
+        })
+        .await;
         let guard = Guard::Cluster { kubeconfig, namespace: namespace.clone() };
         Some(Self { client, namespace, _guard: Arc::new(guard) })
     }

@@ -22,13 +22,13 @@ const FEW_GROUPS: usize = 60;
 /// With more rows than this, most of which most columns take of, lists tell little apart.
 pub(super) const MANY_ROWS: usize = 24;
 
-/// How long the first lists of a whole component are, by how much the next ones are longer, and how long they become.
-const FIRST_LIST: usize = 64;
+/// How long the first lists of a whole component are, by how much the next ones are longer, and how long the last are.
+const SHORTEST: usize = 32;
 const LONGER: usize = 4;
 const LONGEST: usize = 1 << 18;
 
-/// About how many steps it takes to join two lists, for each of their combinations.
-const STEPS_EACH: u64 = 16;
+/// About how many steps it takes to join two lists and all before them, for each of their combinations.
+const STEPS_EACH: u64 = 22;
 
 /// So few rows that lists tell all of them apart.
 const LANED_ROWS: usize = 7;
@@ -125,36 +125,32 @@ impl Way<'_> {
         }
     }
 
-    /// Longer and longer lists of all groups, then windows, then lists again.
+    /// Longer and longer lists of all groups; or exchanges and windows between two rounds of those.
     fn by_lists(&mut self) {
         let (model, all) = (self.state.model, self.all());
         let mut join = Join::default();
-        let mut size = FIRST_LIST;
-        // Where rows are few, nothing is better than long lists.
-        let kept = match model.groups() {
-            0..=FEW_GROUPS => 0,
-            _ if model.rows() <= LANED_ROWS => self.limit / 4,
-            _ => self.limit / 4 * 3,
-        };
-        for kept in [kept, 0] {
-            let most = |way: &Self| (way.left().saturating_sub(kept) / STEPS_EACH) as usize;
-            while !self.is_over() && size <= LONGEST && most(self) > 0 {
-                let effort = (size.min(most(self)), self.left());
+        // Where rows or groups are few, nothing is better than long lists.
+        let few = model.groups() <= FEW_GROUPS || model.rows() <= LANED_ROWS;
+        let rounds: &[u64] = if few { &[0] } else { &[self.limit / 4 * 3, 0] };
+        for &kept in rounds {
+            let last = (self.left().saturating_sub(kept) / STEPS_EACH) as usize;
+            let last = last.clamp(SHORTEST, LONGEST);
+            let mut size = last;
+            while size >= SHORTEST * LONGER {
+                size /= LONGER;
+            }
+            while !self.is_over() && size <= last && self.left() > kept {
+                let effort = (size, self.left());
                 let outcome = join.window(&mut self.state, &all, &self.guide, effort, self.budget);
                 self.learn(&outcome);
                 if outcome.complete {
                     return;
                 }
-                if size > most(self) {
-                    break;
-                }
                 size *= LONGER;
             }
             if !self.is_over() && kept > 0 {
-                if model.rows() > LANED_ROWS {
-                    let most = self.left() / 3;
-                    self.part.steps += exchange::improve(&mut self.state, &self.guide, most, self.budget);
-                }
+                let most = self.left() / 3;
+                self.part.steps += exchange::improve(&mut self.state, &self.guide, most, self.budget);
                 let limit = (self.left(), self.seed);
                 let searcher = Searcher::Lists(&mut join, WINDOW_LIST);
                 self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);

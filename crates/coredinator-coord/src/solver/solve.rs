@@ -17,7 +17,7 @@ use super::{
 const STEPS_PER_GROUP: u64 = 1_500;
 const STEPS_PER_GROUP_OF_FEW: u64 = 600;
 const FEW_GROUPS: u64 = 60;
-const MOST_STEPS: u64 = 700_000;
+const MOST_STEPS: u64 = 1_000_000;
 const POOL: u64 = 80_000;
 
 /// Where most columns take of most rows, no part is easy, and it may cost this at least; with many rows, it comes to rest

@@ -106,7 +106,7 @@ pub(super) fn improve(
                 }
                 window.iter().for_each(|&group| taken[group as usize] = false);
             }
-            let outcome = searcher.window(state, &window, guide, (limit - steps, widened), budget);
+            let outcome = searcher.window(state, &window, guide, (limit.saturating_sub(steps), widened), budget);
             steps += outcome.steps + (width * (16 + model.rows())) as u64;
             improved |= outcome.improved;
             if steps >= limit || budget.is_over() {

@@ -36,7 +36,7 @@ pub use dependency::{Dependency, DependencyCondition, DependencyCycle, Dependenc
 pub use field::{FieldError, FieldErrors};
 pub use health::{CheckTiming, Fallback, HealthCheck, HealthStatus, HttpCheck, ProbeSpec, StatusRange};
 pub use inside::{ExecOutcome, ExecRequest, REDACTED, is_secret, redacted, redacted_variables, without_nothing};
-pub use name::{InstanceId, InvalidName, RuntimeName, ServiceName};
+pub use name::{InstanceId, InvalidName, NodeName, RuntimeName, ServiceName};
 pub use probe::{HealthProbe, Outcome, ProbeError, ProbeReport, ProbeTarget};
 pub use restart::{Backoff, InvalidRestartPolicy, RestartBudget, RestartPolicy};
 pub use revision::{Epoch, Revision};

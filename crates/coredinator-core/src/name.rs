@@ -122,6 +122,11 @@ label_type! {
 }
 
 label_type! {
+    /// The name of a machine, or of the one coredinator on it: a DNS label, unique among those that share a store.
+    NodeName
+}
+
+label_type! {
     /// One life of one replica of a service: coined before the instance starts, never used again.
     ///
     /// A DNS label, so that every runtime can carry it as a label, a container name or a pod name.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::{Map, Value};
 
 use crate::{
-    Backoff, CheckTiming, Dependency, FieldError, FieldErrors, HealthCheck, ProbeSpec, RestartBudget, RestartPolicy,
-    RuntimeName, ServiceConfig, ServiceName,
+    Backoff, CheckTiming, Dependency, FieldError, FieldErrors, HealthCheck, NodeName, ProbeSpec, RestartBudget,
+    RestartPolicy, RuntimeName, ServiceConfig, ServiceName,
     duration::Seconds,
     field::{FieldReader, kind},
     health::Fallback,
@@ -120,6 +120,9 @@ pub struct ServiceSpec {
     /// What starts its instances. `None`: an external service, which is watched and never started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<RuntimeName>,
+    /// The node on which it runs, where its runtime is one of a single machine. `None`: where it is declared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
     /// The program and its arguments; `{port}` is expanded when an instance starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -189,6 +192,7 @@ impl ServiceSpec {
     pub const KEYS: &[&str] = &[
         "name",
         "runtime",
+        "node",
         "command",
         "environment",
         "working_dir",
@@ -246,6 +250,7 @@ impl ServiceSpec {
         let mut spec = Self {
             // A placeholder where the name is missing: the reader then ends in an error.
             name: name.unwrap_or_else(|| ServiceName::new("unnamed").unwrap_or_else(|_| unreachable!("a DNS label"))),
+            node: reader.optional("node"),
             command: reader.parsed("command", text::command).unwrap_or_default(),
             environment: reader.parsed("environment", parse_environment).unwrap_or_default(),
             working_dir: reader.optional("working_dir"),

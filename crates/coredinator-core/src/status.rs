@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{InstanceId, InstanceRef, Revision, RuntimeName, ServiceName, clock::Timestamp};
+use crate::{InstanceId, InstanceRef, NodeName, Revision, RuntimeName, ServiceName, clock::Timestamp};
 
 /// Where one replica of a service is in its life.
 ///
@@ -199,6 +199,10 @@ pub struct InstanceRecord {
     pub generation: u64,
     /// The runtime that its current or last life was started by.
     pub runtime: RuntimeName,
+    /// The node on which its current or last life was started. `None`: in a place that every replica of coredinator
+    /// reaches alike, or by a version that did not tell nodes apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
     /// What the runtime needs to find it again; opaque to all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<serde_json::Value>,
@@ -288,6 +292,10 @@ pub struct ServiceRecord {
     pub runs_since: u64,
     /// Where it came from.
     pub origin: Origin,
+    /// The node whose replica of coredinator looks after it, where that is not whoever leads: what the spec says, or else
+    /// where it was declared. `None`: by a version that did not tell nodes apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
     /// When it was first declared.
     pub created_at: Timestamp,
     /// It was deregistered; its instances are being stopped, after which it is gone.

@@ -4,10 +4,12 @@
 //!   [`Store`](coredinator_core::Store);
 //! - [`store`]: the stores that come with it, in memory and SQLite;
 //! - [`health`]: the probes that come with it, and the monitor that schedules them all;
+//! - [`leadership`]: who acts, where several replicas of coredinator share a store;
 //! - [`DataDir`]: the directory of one coredinator, locked while it lives.
 
 mod data_dir;
 pub mod health;
+pub mod leadership;
 mod outbound;
 mod registry;
 pub mod store;

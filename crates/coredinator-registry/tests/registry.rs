@@ -149,6 +149,7 @@ fn running(service: &str, replica: u32) -> InstanceRecord {
         since: SystemClock.now(),
         generation: 1,
         runtime: coredinator_core::RuntimeName::new("process").unwrap(),
+        node: None,
         handle: None,
         pid: None,
         host: "localhost".into(),
@@ -168,7 +169,7 @@ fn running(service: &str, replica: u32) -> InstanceRecord {
 async fn store_instance(registry: &Registry, record: InstanceRecord) {
     let mut index = registry.index();
     let (service, replica) = (record.service.clone(), record.replica);
-    registry.record(&service, &[record], &[], None, vec![]).await.unwrap();
+    registry.record(&service, &[record], &[], None, vec![], None).await.unwrap();
     let seen = || registry.service(service.as_str()).unwrap().instances.iter().any(|i| i.record.replica == replica);
     while !seen() {
         index.changed().await.unwrap();
@@ -212,7 +213,7 @@ async fn declared_again_while_it_goes_it_is_a_new_service() {
     let (declared, view) = declare(&registry, managed("a")).await.unwrap();
     assert_eq!((declared, view.wanted_replicas()), (Declared::Created, 1));
     // It is not the one that was deregistered: to forget that one touches nothing.
-    registry.forget_service(view.name()).await.unwrap();
+    registry.forget_service(view.name(), None).await.unwrap();
     assert!(registry.service("a").is_ok());
 }
 
@@ -227,7 +228,7 @@ async fn deregistering_ends_an_external_service_at_once_and_a_managed_one_when_i
     assert_eq!(code(&registry.service("ext")), "NotFound");
     let view = registry.service("a").unwrap();
     assert!(view.record.deleting && view.wanted_replicas() == 0);
-    registry.forget_service(view.name()).await.unwrap();
+    registry.forget_service(view.name(), None).await.unwrap();
     assert_eq!(code(&registry.deregister("a").await), "NotFound");
 }
 
@@ -322,7 +323,7 @@ async fn events_come_in_order_and_keep_their_numbers_over_a_restart() {
     declare(&registry, managed("a")).await.unwrap();
     let name = ServiceName::new("a").unwrap();
     let two = ["One", "Two"].map(|code| NewEvent::normal(&name, code, "happened"));
-    registry.record(&name, &[], &[], None, two.into()).await.unwrap();
+    registry.record(&name, &[], &[], None, two.into(), None).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let EventItem::Event(event) = cursor.next().await else { panic!("reset") };

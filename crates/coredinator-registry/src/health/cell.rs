@@ -109,6 +109,30 @@ impl CheckCell {
         results.collect()
     }
 
+    /// A cell that says what another one said.
+    pub(crate) fn recalled(snapshot: &CheckSnapshot) -> Self {
+        let outcome = match snapshot.status {
+            HealthStatus::Healthy => Some(Outcome::Pass),
+            HealthStatus::Degraded => Some(Outcome::Warn),
+            HealthStatus::Unhealthy => Some(Outcome::Fail),
+            HealthStatus::Unknown => None,
+        };
+        let last = snapshot.last_check.map(|at| Kept {
+            at,
+            outcome,
+            response_micros: snapshot.response_time.map(|time| u32::try_from(time.as_micros()).unwrap_or(u32::MAX)),
+            message: snapshot.message.as_str().into(),
+        });
+        Self(Mutex::new(State {
+            status: snapshot.status,
+            since: snapshot.since,
+            consecutive_failures: snapshot.consecutive_failures,
+            checks: snapshot.checks,
+            failures: snapshot.failures,
+            history: last.into_iter().collect(),
+        }))
+    }
+
     /// Takes in a result and the status that follows from it.
     pub(super) fn record(
         &self,

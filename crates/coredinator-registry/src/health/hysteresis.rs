@@ -40,6 +40,12 @@ impl Hysteresis {
         Self::default()
     }
 
+    /// What was known when another looked after it: it goes on from there.
+    #[must_use]
+    pub fn recalled(status: HealthStatus) -> Self {
+        Self { status, up: status != HealthStatus::Unknown, ..Self::default() }
+    }
+
     /// What the answers so far say.
     #[must_use]
     pub fn status(&self) -> HealthStatus {

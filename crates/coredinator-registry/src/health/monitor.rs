@@ -165,6 +165,11 @@ impl HealthMonitor {
     /// A check that is there already with the same target and timing goes on as it is; one with other terms is given up,
     /// and the new one starts from nothing, in a new cell.
     pub fn add(&self, key: CheckKey, spec: CheckSpec) -> Arc<CheckCell> {
+        self.add_recalled(key, spec, &CheckSnapshot::default())
+    }
+
+    /// The same of a check that was made elsewhere before, and goes on from what it said there.
+    pub fn add_recalled(&self, key: CheckKey, spec: CheckSpec, recalled: &CheckSnapshot) -> Arc<CheckCell> {
         let shared = &self.0.0;
         let now = Instant::now();
         let mut table = shared.table();
@@ -187,13 +192,13 @@ impl HealthMonitor {
             Method::Heartbeat => now + timing.interval,
             Method::Probe(_) => table.cadence.first_run(now),
         };
-        let cell = Arc::<CheckCell>::default();
+        let cell = Arc::new(CheckCell::recalled(recalled));
         let check = Check {
             key: key.clone(),
             target: Arc::new(spec.target),
             timing,
             method,
-            hysteresis: Hysteresis::new(),
+            hysteresis: Hysteresis::recalled(recalled.status),
             cell: Arc::clone(&cell),
             lane: Lane::Doubtful,
             phase: Phase::Waiting(due),

@@ -21,9 +21,13 @@ use super::{
     events::NewEvent,
     journal::{Entry, Journal},
     keys::{self, Subject},
+    told::{self, Told},
     view::{InstanceView, ServiceView},
 };
-use crate::health::{CheckCell, CheckKey, CheckKind, CheckSpec, HealthMonitor, Transition};
+use crate::{
+    health::{CheckCell, CheckKey, CheckKind, CheckSnapshot, CheckSpec, HealthMonitor, Transition},
+    leadership::{Place, PlaceChanges},
+};
 
 /// What the store holds of one service, and the checks that follow from it.
 #[derive(Default)]
@@ -36,6 +40,10 @@ struct Parts {
     acks: Arc<BTreeMap<u32, ConfigAck>>,
     rollout: Arc<ConfigRollout>,
     checks: BTreeMap<CheckKey, (ProbeTarget, coredinator_core::CheckTiming, Arc<CheckCell>)>,
+    /// What those say who check it.
+    told: Told,
+    /// The same, as cells, of what is not checked here.
+    heard: BTreeMap<CheckKey, Arc<CheckCell>>,
 }
 
 pub(super) struct Follower {
@@ -62,8 +70,8 @@ impl Follower {
         for parts in self.services.values_mut() {
             // The checks stay: what is still wanted is found again.
             (parts.record, parts.intent, parts.intent_at) = (None, Arc::default(), None);
-            parts.instances.clear();
             (parts.acks, parts.rollout) = (Arc::default(), Arc::default());
+            (parts.told, parts.instances) = (Told::default(), BTreeMap::new());
         }
         self.head = Some(ConfigHead::default());
         let mut events: Vec<&Record> = Vec::new();
@@ -89,11 +97,16 @@ impl Follower {
         mut self,
         mut changes: ChangeStream,
         mut transitions: mpsc::UnboundedReceiver<Transition>,
+        mut places: PlaceChanges,
         closed: CancellationToken,
     ) {
         loop {
             tokio::select! {
                 () = closed.cancelled() => return,
+                () = places.changed() => {
+                    // Others check by now what was checked here, or the other way round.
+                    survive(|| self.rebuild_all());
+                }
                 change = changes.next() => {
                     let followed = match change {
                         Some(Err(_)) | None if closed.is_cancelled() => return,
@@ -190,6 +203,11 @@ impl Follower {
                 self.head = Some(ConfigHead { stored: value.map(|_| revision), ..read });
                 None
             }
+            Subject::Health(name) => {
+                let read = value.and_then(|value| decode::<Told>(key, value));
+                self.parts(&name).told = read.unwrap_or_default();
+                Some(name)
+            }
             Subject::Event => None,
         }
     }
@@ -242,21 +260,44 @@ impl Follower {
         }
         let (key_of_event, event) = self.shared.stamp(event, at);
         self.journal.add(Entry::Put(key_of_event, event));
+        self.tell(&key.service);
         self.rebuild(&key.service);
+    }
+
+    /// Lets other replicas know what the checks of a service say that are made here.
+    fn tell(&self, service: &ServiceName) {
+        let place = &self.shared.place;
+        let Some(parts) = self.services.get(service).filter(|_| !place.is_sole()) else { return };
+        let Some((record, _)) = &parts.record else { return };
+        let instance = parts.instances.values().next().map(|instance| place.seat_of_instance(record, instance));
+        let post = place.at(&instance.unwrap_or_else(|| place.seat(record)));
+        let Some(grant) = post.and_then(|post| place.tenure(post).grant()) else { return };
+        let told = Told::of(parts.checks.iter().map(|(key, (.., cell))| (key, cell.snapshot())));
+        if let Ok(value) = serde_json::to_vec(&told) {
+            self.journal.add(Entry::Tell(keys::health(service), value, grant));
+        }
+    }
+
+    fn rebuild_all(&mut self) {
+        let names: Vec<ServiceName> = self.services.keys().cloned().collect();
+        names.iter().for_each(|name| self.rebuild(name));
     }
 
     /// Makes the snapshot of one service anew, and tells those who listen.
     fn rebuild(&mut self, name: &ServiceName) {
         let Some(parts) = self.services.get_mut(name) else { return };
-        parts.renew_checks(&self.monitor, self.shared.clock.now());
+        parts.renew_checks(&self.monitor, &self.shared.place, self.shared.clock.now());
         let Some((record, revision)) = parts.record.clone() else {
-            if parts.instances.is_empty() {
+            if parts.instances.is_empty() && parts.told == Told::default() {
                 self.services.remove(name);
             }
             self.shared.replace(name, None);
             return;
         };
-        let cell = |key: CheckKey| parts.checks.get(&key).map(|(.., cell)| Arc::clone(cell));
+        let cell = |key: CheckKey| {
+            let here = parts.checks.get(&key).map(|(.., cell)| cell);
+            here.or_else(|| parts.heard.get(&key)).map(Arc::clone)
+        };
         let instances = parts.instances.values().map(|instance| {
             let check = |kind| {
                 cell(CheckKey {
@@ -302,27 +343,50 @@ fn survive(step: impl FnOnce()) -> bool {
 }
 
 impl Parts {
-    /// Adds the checks that are wanted and takes away those that no longer are.
-    fn renew_checks(&mut self, monitor: &HealthMonitor, now: coredinator_core::Timestamp) {
-        let wanted = self.wanted_checks(now);
+    /// Adds the checks that are wanted and takes away those that no longer are. What others check is what they say of it.
+    fn renew_checks(&mut self, monitor: &HealthMonitor, place: &Place, now: coredinator_core::Timestamp) {
+        let (here, elsewhere): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.wanted_checks(now).into_iter().partition(|(key, _)| self.is_checked_by(place, key));
         self.checks.retain(|key, _| {
-            let keep = wanted.contains_key(key);
+            let keep = here.contains_key(key);
             if !keep {
                 monitor.remove(key);
             }
             keep
         });
-        for (key, spec) in wanted {
+        for (key, spec) in here {
             let same = self
                 .checks
                 .get(&key)
                 .is_some_and(|(target, timing, _)| *target == spec.target && *timing == spec.timing);
             if !same {
                 let (target, timing) = (spec.target.clone(), spec.timing);
-                let cell = monitor.add(key.clone(), spec);
+                let known = self.checks.contains_key(&key);
+                // With other terms it begins anew; what another replica checked goes on.
+                let recalled = if known { CheckSnapshot::default() } else { self.told.recall(&key) };
+                let cell = monitor.add_recalled(key.clone(), spec, &recalled);
                 self.checks.insert(key, (target, timing, cell));
             }
         }
+        let Some((record, _)) = &self.record else {
+            self.heard.clear();
+            return;
+        };
+        let silence = place.silent(&place.seat(record));
+        let hear = |key: CheckKey| {
+            let said = match silence {
+                Some(silence) => told::silent(&key.service, silence, now),
+                None => self.told.recall(&key),
+            };
+            (key, Arc::new(CheckCell::recalled(&said)))
+        };
+        self.heard = elsewhere.into_keys().map(hear).collect();
+    }
+
+    fn is_checked_by(&self, place: &Place, key: &CheckKey) -> bool {
+        let Some((record, _)) = &self.record else { return false };
+        let instance = key.replica.and_then(|replica| self.instances.get(&replica));
+        place.checks(record, instance.map(Arc::as_ref))
     }
 
     fn wanted_checks(&self, now: coredinator_core::Timestamp) -> BTreeMap<CheckKey, CheckSpec> {

@@ -1,9 +1,11 @@
 //! Writes events that come with no other write, and takes old ones away: in batches, in the background.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use coredinator_core::{Batch, Event, Key, Precondition, Store};
+use coredinator_core::{Batch, Event, Key, Precondition, Store, StoreError};
 use tokio::sync::mpsc;
+
+use crate::leadership::Grant;
 
 /// How much of a journal waits at most while the store is away. What comes then is dropped, and told.
 const WAITING: usize = 10_000;
@@ -14,6 +16,8 @@ const BATCH: usize = 500;
 pub(super) enum Entry {
     Put(Key, Event),
     Forget(Key),
+    /// What somebody says who is answerable for it, as long as he is.
+    Tell(Key, Vec<u8>, Grant),
 }
 
 /// The end that others write to.
@@ -43,8 +47,14 @@ impl Journal {
 
 async fn write(store: &dyn Store, entries: &[Entry]) {
     let mut batch = Batch::new();
+    // Of each key the last word, under the lease of who says it.
+    let mut told = BTreeMap::new();
     for entry in entries {
         batch = match entry {
+            Entry::Tell(key, value, grant) => {
+                told.insert(key, (value, grant));
+                batch
+            }
             Entry::Put(key, event) => match serde_json::to_vec(event) {
                 Ok(value) => batch.put(key.clone(), value, Precondition::Any),
                 Err(error) => {
@@ -55,17 +65,37 @@ async fn write(store: &dyn Store, entries: &[Entry]) {
             Entry::Forget(key) => batch.delete(key.clone(), Precondition::Any),
         };
     }
+    if !batch.operations.is_empty() {
+        put(store, batch).await;
+    }
+    while let Some(grant) = told.first_entry().map(|first| first.get().1.clone()) {
+        let mut batch = Batch { fence: grant.fence().cloned(), ..Batch::new() };
+        told.retain(|key, (value, of)| {
+            let same = **of == grant;
+            if same {
+                let put = std::mem::take(&mut batch);
+                batch = put.put((*key).clone(), (*value).clone(), Precondition::Any);
+            }
+            !same
+        });
+        put(store, batch).await;
+    }
+}
+
+async fn put(store: &dyn Store, batch: Batch) {
     let mut pause = Duration::from_millis(50);
     loop {
         match store.write(batch.clone()).await {
             Ok(_) => return,
+            // Another is answerable by now, and says what is so.
+            Err(StoreError::Fenced { .. }) => return,
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, "events wait for the store");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
             }
             Err(error) => {
-                tracing::error!(%error, events = entries.len(), "events were not stored");
+                tracing::error!(%error, events = batch.operations.len(), "events were not stored");
                 return;
             }
         }

@@ -10,6 +10,7 @@
 //! | `config/head` | [`ConfigHead`](super::ConfigHead) | users |
 //! | `config/revisions/{number}` | [`ConfigRevision`](super::ConfigRevision) | users, with the head |
 //! | `config/file` | the [`ConfigDocument`](super::ConfigDocument) of the file that was applied last | whoever applies it |
+//! | `health/{name}` | what its checks came to, where several replicas share the store | who checks it |
 //! | `events/{micros}-{unique}` | [`Event`](coredinator_core::Event) | whoever made it happen, with what happened |
 
 use coredinator_core::{Key, ServiceName, Timestamp};
@@ -26,6 +27,7 @@ pub(super) enum Subject {
     Ack(ServiceName, u32),
     Rollout(ServiceName),
     ConfigHead,
+    Health(ServiceName),
     Event,
 }
 
@@ -41,6 +43,7 @@ pub(super) fn parse(key: &Key) -> Option<Subject> {
         }
         "rollouts" => ServiceName::new(rest).ok().map(Subject::Rollout),
         "config" => (rest == "head").then_some(Subject::ConfigHead),
+        "health" => ServiceName::new(rest).ok().map(Subject::Health),
         "events" => Some(Subject::Event),
         _ => None,
     }
@@ -52,6 +55,10 @@ pub(super) fn service(name: &ServiceName) -> Key {
 
 pub(super) fn intent(name: &ServiceName) -> Key {
     key(format!("intents/{name}"))
+}
+
+pub(super) fn health(name: &ServiceName) -> Key {
+    key(format!("health/{name}"))
 }
 
 pub(super) fn instance(name: &ServiceName, replica: u32) -> Key {
@@ -95,6 +102,7 @@ mod tests {
     fn keys_read_back() {
         let name = ServiceName::new("core-io").unwrap();
         assert_eq!(parse(&service(&name)), Some(Subject::Service(name.clone())));
+        assert_eq!(parse(&health(&name)), Some(Subject::Health(name.clone())));
         assert_eq!(parse(&intent(&name)), Some(Subject::Intent(name.clone())));
         assert_eq!(parse(&instance(&name, 12)), Some(Subject::Instance(name.clone(), 12)));
         assert_eq!(parse(&event(Timestamp::UNIX_EPOCH, 1)), Some(Subject::Event));
@@ -103,7 +111,7 @@ mod tests {
         assert_eq!(parse(&config_head()), Some(Subject::ConfigHead));
         assert_eq!(parse(&config_file()), None, "read when it is needed");
         assert_eq!(parse(&config_revision(3)), None, "read when it is needed");
-        for foreign in ["agents/x", "acks/a", "services", "services/A", "instances/a", "instances/a/x"] {
+        for foreign in ["agents/x", "acks/a", "nodes/a", "services", "services/A", "instances/a", "instances/a/x"] {
             assert_eq!(parse(&Key::new(foreign).unwrap()), None, "{foreign}");
         }
     }

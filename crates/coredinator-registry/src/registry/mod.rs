@@ -10,6 +10,7 @@ mod follow;
 mod journal;
 mod keys;
 mod status;
+mod told;
 mod view;
 mod write;
 
@@ -24,7 +25,7 @@ use std::{
 };
 
 use coredinator_core::{
-    Event, FieldError, HealthCheck, InstanceId, InstanceState, Key, Outcome, ProbeReport, Revision, ServiceName,
+    Batch, Event, FieldError, HealthCheck, InstanceId, InstanceState, Key, Outcome, ProbeReport, Revision, ServiceName,
     ServiceSpec, SharedClock, Store, StoreError, StoreStatus, Timestamp, field,
 };
 use tokio::sync::{mpsc, watch};
@@ -39,7 +40,10 @@ pub use events::{EventCursor, EventItem, NewEvent};
 pub use view::{Endpoint, InstanceView, ServiceView};
 pub use write::{Command, Declared};
 
-use crate::health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry};
+use crate::{
+    health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry},
+    leadership::{Grant, Place},
+};
 
 /// How many locks there are for the services that are decided about one by one.
 const DECIDING_ON: usize = 64;
@@ -74,6 +78,7 @@ pub struct Registry {
 /// What the handle and its tasks share.
 struct Shared {
     store: Arc<dyn Store>,
+    place: Place,
     clock: SharedClock,
     services: RwLock<BTreeMap<ServiceName, Arc<ServiceView>>>,
     /// Rises with every change of any snapshot.
@@ -97,6 +102,15 @@ impl Registry {
     /// # Errors
     /// The store's, if it cannot be read.
     pub async fn open(options: RegistryOptions) -> Result<Self, StoreError> {
+        Self::open_at(options, Place::alone()).await
+    }
+
+    /// The same of one of several replicas: it checks the health of what is its own to look after, and hears of the rest by the
+    /// store.
+    ///
+    /// # Errors
+    /// The store's, if it cannot be read.
+    pub async fn open_at(options: RegistryOptions, place: Place) -> Result<Self, StoreError> {
         let RegistryOptions { store, clock, probes, check_concurrency, seed } = options;
         let (monitor, transitions) = HealthMonitor::start(MonitorOptions {
             probes: probes.clone(),
@@ -106,6 +120,7 @@ impl Registry {
         });
         let shared = Arc::new(Shared {
             store: Arc::clone(&store),
+            place,
             clock,
             services: RwLock::default(),
             index: watch::Sender::new(0),
@@ -118,9 +133,11 @@ impl Registry {
             unique: AtomicU32::new(fastrand::u32(..)),
         });
         let mut follower = follow::Follower::new(Arc::clone(&shared), monitor.clone(), journal::Journal::start(store));
+        // From here on no change of what is this replica's is missed.
+        let places = shared.place.changes();
         let changes = follower.load().await?;
         let closed = CancellationToken::new();
-        tokio::spawn(follower.run(changes, transitions, closed.clone()));
+        tokio::spawn(follower.run(changes, transitions, places, closed.clone()));
         let last = Arc::new(closed.clone().drop_guard());
         Ok(Self { shared, monitor, probes, closed, _last: last })
     }
@@ -276,6 +293,40 @@ impl Registry {
     #[must_use]
     pub fn monitor(&self) -> &HealthMonitor {
         &self.monitor
+    }
+
+    /// Which services are this replica's to look after.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.shared.place
+    }
+
+    /// Up to which revision of the store readers see everything.
+    #[must_use]
+    pub fn followed(&self) -> Revision {
+        *self.shared.followed.borrow()
+    }
+
+    /// Has the store confirm that `grant` is still in force, and answers when readers see everything that was written before.
+    /// Nothing that was written under an older epoch is seen later than that.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when it is not; [`StoreError::Unavailable`] when that is not known.
+    pub async fn confirm(&self, grant: &Grant) -> Result<(), StoreError> {
+        let Some(fence) = grant.fence() else { return Ok(()) };
+        let nothing = Batch { fence: Some(fence.clone()), ..Batch::new() };
+        let revision = self.shared.store.write(nothing).await?;
+        self.wait_for(revision).await
+    }
+
+    /// Answers when readers see everything that was written before, by whichever replica.
+    ///
+    /// # Errors
+    /// The store's; [`StoreError::Unavailable`] if it does not tell in time.
+    pub async fn catch_up(&self) -> Result<(), StoreError> {
+        // The listing is of next to nothing; its revision is the store's.
+        let revision = self.shared.store.list("meta/").await?.revision;
+        self.wait_for(revision).await
     }
 
     /// What stamps.

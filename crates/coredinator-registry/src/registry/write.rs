@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
-    Batch, ConfigRollout, DependencyGraph, FieldError, InstanceRecord, Intent, Origin, Precondition, RestartPolicy,
-    Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
+    Batch, ConfigRollout, DependencyGraph, FieldError, InstanceRecord, Intent, NodeName, Origin, Precondition,
+    RestartPolicy, Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{NewEvent, Registry, RegistryError, ServiceView, config, keys};
+use crate::leadership::{Grant, Post};
+
+/// How often a write is decided on anew because another replica was quicker.
+const TRIES: u32 = 10;
 
 /// What a declaration came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -49,6 +53,21 @@ impl Registry {
         origin: Origin,
         replace: bool,
     ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
+        let mut tries = 0;
+        loop {
+            let done = self.declare_once(spec.clone(), origin, replace).await;
+            if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
+                return done;
+            }
+        }
+    }
+
+    async fn declare_once(
+        &self,
+        spec: ServiceSpec,
+        origin: Origin,
+        replace: bool,
+    ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
         let name = spec.name.clone();
         // Without dependencies nothing hangs on the other services, and many are declared side by side; but what the
         // configuration declares is one with all of it.
@@ -74,7 +93,9 @@ impl Registry {
         // What the configuration declares stays its own.
         let configured = existing.as_ref().filter(|view| is_configured(view));
         let origin = configured.map_or(origin, |view| view.record.origin);
-        let Some(record) = redeclare(existing.as_deref(), spec, origin, &base, self.shared.clock.now()) else {
+        let Some(record) =
+            redeclare(existing.as_deref(), spec, origin, (&base, self.shared.place.node()), self.shared.clock.now())
+        else {
             return self.service(name.as_str()).map(|view| (Declared::Unchanged, view));
         };
         // One on its way out does not stand against a new one of its name.
@@ -98,6 +119,16 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
     pub async fn deregister(&self, name: &str) -> Result<(), RegistryError> {
+        let mut tries = 0;
+        loop {
+            let done = self.deregister_once(name).await;
+            if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
+                return done;
+            }
+        }
+    }
+
+    async fn deregister_once(&self, name: &str) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let head = self.config();
         let view = self.service(name)?;
@@ -118,6 +149,16 @@ impl Registry {
     /// (`Deleting`) for one that is on its way out; [`RegistryError::Invalid`] for a number of replicas that its fixed
     /// port does not allow; [`RegistryError::Store`].
     pub async fn command(&self, name: &str, command: Command) -> Result<Arc<ServiceView>, RegistryError> {
+        let mut tries = 0;
+        loop {
+            let done = self.command_once(name, command).await;
+            if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
+                return done;
+            }
+        }
+    }
+
+    async fn command_once(&self, name: &str, command: Command) -> Result<Arc<ServiceView>, RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let view = self.service(name)?;
         let intent = follow_command(&view, command)?;
@@ -135,8 +176,28 @@ impl Registry {
         self.service(name)
     }
 
-    /// Forgets the stops by hand that do not outlive coredinator: those of services whose policy is `always`. Called once,
-    /// when coredinator starts.
+    /// Takes up, for this node, the services that were declared before nodes were told apart. Called once, when coredinator
+    /// starts: who moves from a store of its own to one that is shared is the first there.
+    ///
+    /// # Errors
+    /// The store's; a replica that did the same meanwhile is none.
+    pub async fn take_up_unplaced(&self) -> Result<(), RegistryError> {
+        let _deciding = self.shared.deciding.write().await;
+        let Some(here) = self.shared.place.node().filter(|_| !self.shared.place.is_sole()) else { return Ok(()) };
+        let mut batch = Batch::new();
+        for view in self.services().iter().filter(|view| view.record.node.is_none()) {
+            let node = view.record.spec.node.clone().unwrap_or_else(|| here.clone());
+            let record = ServiceRecord { node: Some(node), ..(*view.record).clone() };
+            batch = batch.put(keys::service(view.name()), json(&record)?, Precondition::At(view.revision));
+        }
+        match self.commit(batch).await {
+            Err(RegistryError::Store(StoreError::Conflict { .. })) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Forgets the stops by hand that do not outlive coredinator: those of services whose policy is `always`, and which are
+    /// this node's to look after. Called once, when coredinator starts.
     ///
     /// # Errors
     /// The store's.
@@ -144,7 +205,10 @@ impl Registry {
         let _deciding = self.shared.deciding.write().await;
         let mut batch = Batch::new();
         for view in self.services() {
-            if view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
+            let place = &self.shared.place;
+            // What whoever leads looks after does not start anew with any one replica.
+            let ours = place.is_sole() || place.at(&place.seat(&view.record)) == Some(Post::Node);
+            if ours && view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
                 let intent = Intent { stopped: false, command: view.intent.command + 1, ..(*view.intent).clone() };
                 batch = batch.put(keys::intent(view.name()), json(&intent)?, intent_as_seen(&view));
             }
@@ -153,10 +217,11 @@ impl Registry {
     }
 
     /// Stores what the supervisor did or is about to do with instances of `service`, takes away the records of the replicas
-    /// `gone`, how far its configuration document has come where that has changed, and tells of it by events, all in one write. Durable when it returns; readers see it a moment later.
+    /// `gone`, how far its configuration document has come where that has changed, and tells of it by events, all in one write
+    /// under what the supervisor acts by. Durable when it returns; readers see it a moment later.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's; [`StoreError::Fenced`] when somebody else looks after the service by now.
     pub async fn record(
         &self,
         service: &ServiceName,
@@ -164,8 +229,9 @@ impl Registry {
         gone: &[u32],
         rollout: Option<&ConfigRollout>,
         events: Vec<NewEvent>,
+        grant: Option<&Grant>,
     ) -> Result<Revision, StoreError> {
-        let mut batch = Batch::new();
+        let mut batch = under(grant);
         for record in instances {
             batch = batch.put(keys::instance(service, record.replica), json(record)?, Precondition::Any);
         }
@@ -182,19 +248,33 @@ impl Registry {
         self.shared.store.write(batch).await
     }
 
+    /// The record of a replica as the store has it at this moment; `None`: there is none.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn recorded(&self, service: &ServiceName, replica: u32) -> Result<Option<InstanceRecord>, StoreError> {
+        let record = self.shared.store.get(&keys::instance(service, replica)).await?;
+        let read = |value: &[u8]| {
+            serde_json::from_slice(value)
+                .map_err(|error| StoreError::Unusable(format!("a record cannot be read: {error}")))
+        };
+        record.map(|record| read(&record.value)).transpose()
+    }
+
     /// Removes the last of a managed service that was deregistered, now that none of its instances is left. One that has
     /// been declared again meanwhile stays.
     ///
     /// # Errors
     /// The store's.
-    pub async fn forget_service(&self, service: &ServiceName) -> Result<(), RegistryError> {
+    pub async fn forget_service(&self, service: &ServiceName, grant: Option<&Grant>) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let Some(view) = self.shared.service(service.as_str()).filter(|view| view.record.deleting) else {
             return Ok(());
         };
-        let mut batch = Batch::new().delete(keys::service(service), Precondition::At(view.revision));
+        let mut batch = under(grant).delete(keys::service(service), Precondition::At(view.revision));
         batch = batch.delete(keys::intent(service), Precondition::Any);
         batch = batch.delete(keys::rollout(service), Precondition::Any);
+        batch = batch.delete(keys::health(service), Precondition::Any);
         for instance in &view.instances {
             batch = batch.delete(keys::instance(service, instance.record.replica), Precondition::Any);
         }
@@ -203,6 +283,14 @@ impl Registry {
         }
         let batch = self.put_event(batch, NewEvent::normal(service, "Deregistered", "deregistered"))?;
         self.commit(batch).await
+    }
+
+    /// Whether another replica has changed what was decided on, so that it has to be decided anew; answers when that is known
+    /// here.
+    async fn is_overtaken(&self, error: Option<&RegistryError>, tries: &mut u32) -> bool {
+        let overtaken = matches!(error, Some(RegistryError::Store(StoreError::Conflict { .. })));
+        *tries += 1;
+        overtaken && *tries < TRIES && self.catch_up().await.is_ok()
     }
 
     pub(super) fn put_declaration(
@@ -231,6 +319,7 @@ impl Registry {
         if !view.record.spec.is_managed() {
             let batch = batch.delete(keys::service(name), Precondition::At(view.revision));
             let batch = batch.delete(keys::intent(name), Precondition::Any);
+            let batch = batch.delete(keys::health(name), Precondition::Any);
             return self.put_event(batch, NewEvent::normal(name, "Deregistered", "deregistered"));
         }
         let record = ServiceRecord { deleting: true, ..(*view.record).clone() };
@@ -278,17 +367,19 @@ pub(super) fn redeclare(
     existing: Option<&ServiceView>,
     spec: ServiceSpec,
     origin: Origin,
-    base: &Map<String, Value>,
+    (base, here): (&Map<String, Value>, Option<&NodeName>),
     now: Timestamp,
 ) -> Option<ServiceRecord> {
     let config = spec.config.on(base);
     let Some(view) = existing else {
         let config_revision = u64::from(config.is_some());
+        let node = spec.node.clone().or_else(|| here.cloned());
         return Some(ServiceRecord {
             spec,
             generation: 1,
             runs_since: 1,
             origin,
+            node,
             created_at: now,
             deleting: false,
             config,
@@ -302,10 +393,23 @@ pub(super) fn redeclare(
     let generation = if old.spec == spec { old.generation } else { old.generation + 1 };
     let runs_since = if runs_the_same(&old.spec, &spec) { old.runs_since } else { generation };
     let created_at = if old.deleting { now } else { old.created_at };
+    // Where it was declared first, it stays.
+    let stays = old.node.clone().filter(|_| !old.deleting);
+    let node = spec.node.clone().or(stays).or_else(|| here.cloned());
     // The number never falls while the service is there, so that what instances were given can be told by it.
     let same = old.config == config && old.spec.config.overrides == spec.config.overrides;
     let config_revision = if same { old.config_revision } else { old.config_revision + 1 };
-    Some(ServiceRecord { spec, generation, runs_since, origin, created_at, deleting: false, config, config_revision })
+    Some(ServiceRecord {
+        spec,
+        generation,
+        runs_since,
+        origin,
+        node,
+        created_at,
+        deleting: false,
+        config,
+        config_revision,
+    })
 }
 
 /// What the intent for a service becomes when it is declared as `spec`; `None` if it stays.
@@ -378,6 +482,11 @@ fn follow_command(view: &ServiceView, command: Command) -> Result<Intent, Regist
             Intent { replicas: Some(replicas), ..intent }
         }
     })
+}
+
+/// A batch that is only carried out as long as `grant` is in force.
+fn under(grant: Option<&Grant>) -> Batch {
+    Batch { fence: grant.and_then(Grant::fence).cloned(), ..Batch::new() }
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {

@@ -327,7 +327,7 @@ impl Registry {
         origin: Origin,
         base: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<Batch, StoreError> {
-        match redeclare(existing, spec, origin, base, self.shared.clock.now()) {
+        match redeclare(existing, spec, origin, (base, self.shared.place.node()), self.shared.clock.now()) {
             Some(record) => self.put_declaration(batch, existing, &record),
             None => Ok(batch),
         }

@@ -38,14 +38,20 @@ impl Found {
 /// Looks through the machine's processes.
 #[derive(Debug)]
 pub(crate) struct Census {
-    owner: String,
+    owners: Vec<String>,
     /// Sessions that were seen to be nobody's business, so that an exit does not read every environment of the machine.
     foreign: Mutex<HashSet<i32>>,
 }
 
 impl Census {
-    pub(crate) fn new(owner: String) -> Self {
-        Self { owner, foreign: Mutex::default() }
+    /// Of processes that carry any of these owners.
+    pub(crate) fn new(owners: Vec<String>) -> Self {
+        Self { owners, foreign: Mutex::default() }
+    }
+
+    /// Whether that is an owner by which this coredinator's processes are known.
+    pub(crate) fn is_owned(&self, owner: Option<&str>) -> bool {
+        owner.is_some_and(|owner| self.owners.iter().any(|known| known == owner))
     }
 
     /// Everything alive that carries this coredinator's identity.
@@ -61,7 +67,7 @@ impl Census {
     }
 
     fn identify(&self, pid: Pid) -> io::Result<Option<Found>> {
-        let owned = |tags: &Tags| tags.get(Tags::OWNER) == Some(self.owner.as_str());
+        let owned = |tags: &Tags| self.is_owned(tags.get(Tags::OWNER));
         if !procfs::tags(pid)?.as_ref().is_some_and(owned) {
             return Ok(None);
         }
@@ -108,7 +114,7 @@ impl Census {
                 continue;
             }
             let tags = procfs::tags(pid)?.unwrap_or_default();
-            let owned = tags.get(Tags::OWNER) == Some(self.owner.as_str());
+            let owned = self.is_owned(tags.get(Tags::OWNER));
             if within && held || owned && tags.get(Tags::INSTANCE_ID) == Some(id.as_str()) {
                 remains.push(fd);
             } else if !owned && !within {

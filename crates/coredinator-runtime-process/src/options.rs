@@ -13,6 +13,8 @@ pub struct ProcessRuntimeOptions {
     /// Who starts these processes: unique per data directory and the same after every restart. Processes that carry another
     /// owner are never touched.
     pub owner: String,
+    /// What an earlier version called the same owner: processes that carry it are found, and looked after, too.
+    pub former_owner: Option<String>,
     /// Stamps starts, ends and lines of output.
     pub clock: SharedClock,
     /// Where ports for services with `port: 0` come from. The default, 20000 to 29999, lies below the range from which Linux
@@ -24,7 +26,20 @@ pub struct ProcessRuntimeOptions {
 impl ProcessRuntimeOptions {
     /// The machine's clock and the default ports.
     pub fn new(log_dir: impl Into<PathBuf>, owner: impl Into<String>) -> Self {
-        Self { log_dir: log_dir.into(), owner: owner.into(), clock: Arc::new(SystemClock), ports: 20_000..=29_999 }
+        Self {
+            log_dir: log_dir.into(),
+            owner: owner.into(),
+            former_owner: None,
+            clock: Arc::new(SystemClock),
+            ports: 20_000..=29_999,
+        }
+    }
+
+    /// The same, and whatever carries this owner is looked after, too.
+    #[must_use]
+    pub fn with_former_owner(mut self, owner: impl Into<String>) -> Self {
+        self.former_owner = Some(owner.into());
+        self
     }
 
     /// The same with another clock.

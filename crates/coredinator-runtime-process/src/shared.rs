@@ -94,7 +94,7 @@ impl Shared {
         let boot_id = procfs::boot_id().map_err(|error| RuntimeError::internal("cannot read /proc", error))?;
         let logs = Arc::new(Logs::new(options.log_dir));
         Ok(Self {
-            census: Census::new(options.owner.clone()),
+            census: Census::new([options.owner.clone()].into_iter().chain(options.former_owner).collect()),
             oom: OomKills::new(),
             logs,
             clock: options.clock,
@@ -309,8 +309,9 @@ impl Shared {
         let Some(fd) = handle.open(&self.boot_id).map_err(unreadable)? else { return Ok(None) };
         // A program may overwrite its environment (many do, to show a title): then the start time alone has to do.
         let tags = procfs::tags(fd.pid()).map_err(unreadable)?.unwrap_or_default();
-        let says = |key, ours: &str| tags.get(key).is_none_or(|theirs| theirs == ours);
-        if !says(Tags::OWNER, &self.owner) || !says(Tags::INSTANCE_ID, instance.id.as_str()) {
+        let foreign = |owner| !self.census.is_owned(Some(owner));
+        let another = |id| id != instance.id.as_str();
+        if tags.get(Tags::OWNER).is_some_and(foreign) || tags.get(Tags::INSTANCE_ID).is_some_and(another) {
             return Ok(None);
         }
         let started_at = self.wall_clock(handle.start_time);

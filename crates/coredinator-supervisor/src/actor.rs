@@ -9,9 +9,12 @@ use std::{
 
 use coredinator_core::{
     ConfigAction, ConfigRollout, InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError,
-    ServiceName, ServiceRecord, StartRequest, Started, StopRequest, Timestamp,
+    ServiceName, ServiceRecord, StartRequest, Started, StopRequest, StoreError, Timestamp,
 };
-use coredinator_registry::{NewEvent, RegistryError, ServiceView};
+use coredinator_registry::{
+    NewEvent, RegistryError, ServiceView,
+    leadership::{Duty, Grant, Post, Tenure},
+};
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Map, Value};
 use tokio::{
@@ -72,9 +75,20 @@ pub(crate) enum Input {
     },
     /// A write ended.
     Written {
-        result: Result<(), String>,
+        result: Result<(), StoreError>,
         written: Writing,
     },
+}
+
+/// Why an actor has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// There is nothing left to do.
+    Done,
+    /// It may not act any more; what lives is left as it is.
+    Deposed,
+    /// This replica looks after the service by another post now; what lives is left as it is.
+    Reseated,
 }
 
 /// What goes to the store in one write, and the steps that may be taken once it is there.
@@ -94,6 +108,7 @@ pub(crate) struct ActorHandle {
     pub(crate) inbox: mpsc::UnboundedSender<Input>,
     /// The mode in which nothing of the service runs, or is about to, or waits to be stored; `None` while something does.
     pub(crate) quiet: watch::Receiver<Option<Mode>>,
+    pub(crate) post: Post,
     pub(crate) task: AbortHandle,
 }
 
@@ -113,6 +128,13 @@ pub(crate) struct Actor {
     quiet: watch::Sender<Option<Mode>>,
     rng: fastrand::Rng,
     mode: Mode,
+    post: Post,
+    /// What it acts by. With it, it ends.
+    grant: Grant,
+    /// The service is looked after elsewhere by now. For good: should it come back, another actor begins with what is stored.
+    leaving: bool,
+    /// Why it is to end.
+    end: Option<Ended>,
     /// The last snapshot seen: what is wanted goes on to be that when the registry no longer tells.
     view: Option<Arc<ServiceView>>,
     /// How far the service's document has come. Nobody else writes that.
@@ -172,6 +194,8 @@ pub(crate) struct Beginning {
     pub(crate) records: Vec<InstanceRecord>,
     pub(crate) running: BTreeMap<u32, Started>,
     pub(crate) mode: Mode,
+    pub(crate) duty: Duty,
+    pub(crate) grant: Grant,
 }
 
 impl Actor {
@@ -180,7 +204,7 @@ impl Actor {
         context: Arc<Context>,
         name: ServiceName,
         beginning: Beginning,
-        tasks: &mut JoinSet<()>,
+        tasks: &mut JoinSet<Ended>,
     ) -> ActorHandle {
         let (sender, inbox) = mpsc::unbounded_channel();
         let (quiet, is_quiet) = watch::channel(None);
@@ -196,6 +220,10 @@ impl Actor {
             sender: sender.clone(),
             quiet,
             mode: beginning.mode,
+            post: beginning.duty.post,
+            grant: beginning.grant,
+            leaving: beginning.duty.leaving,
+            end: None,
             view: None,
             rollout,
             config_due: None,
@@ -204,16 +232,16 @@ impl Actor {
             context,
         };
         let task = tasks.spawn(actor.run(beginning.running));
-        ActorHandle { inbox: sender, quiet: is_quiet, task }
+        ActorHandle { inbox: sender, quiet: is_quiet, post: beginning.duty.post, task }
     }
 
-    async fn run(mut self, running: BTreeMap<u32, Started>) {
+    async fn run(mut self, running: BTreeMap<u32, Started>) -> Ended {
         if self.look().is_none() {
-            return;
+            return self.end.unwrap_or(Ended::Done);
         }
         self.take_up(running);
         loop {
-            let Some(desired) = self.look() else { return };
+            let Some(desired) = self.look() else { return self.end.unwrap_or(Ended::Done) };
             let now = self.context.now();
             let delivery = self.roll_out(&desired, now);
             let (name, rng) = (&self.name, &mut self.rng);
@@ -226,10 +254,14 @@ impl Actor {
             let quiet = self.machine.is_quiet() && self.outbox.is_empty();
             let quiet_in = quiet.then_some(self.mode);
             self.quiet.send_if_modified(|was| std::mem::replace(was, quiet_in) != quiet_in);
+            if quiet && self.leaving {
+                return Ended::Done;
+            }
             if quiet && desired.record.deleting && self.mode == Mode::Run {
                 match self.forget_service().await {
-                    Ok(()) if self.view().is_none() => return,
+                    Ok(()) if self.view().is_none() => return Ended::Done,
                     Ok(()) => {}
+                    Err(RegistryError::Store(StoreError::Fenced { .. })) => self.depose(),
                     Err(error) => {
                         tracing::warn!(service = %self.name, %error, "deregistering waits for the store");
                         self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
@@ -249,7 +281,7 @@ impl Actor {
             while let Some(input) = next {
                 if matches!(input, Input::Detach) {
                     self.last_write().await;
-                    return;
+                    return Ended::Done;
                 }
                 self.take(input);
                 next = self.inbox.try_recv().ok();
@@ -286,9 +318,37 @@ impl Actor {
         self.context.registry.service(self.name.as_str()).ok()
     }
 
+    fn tenure(&self) -> &Tenure {
+        self.context.registry.place().tenure(self.post)
+    }
+
+    /// Somebody else may look after the service by now: leaves everything as it is.
+    fn depose(&mut self) {
+        self.tenure().doubt();
+        self.end = Some(Ended::Deposed);
+    }
+
+    /// Whether the service is still to be looked after from here, by the same post.
+    fn stays(&mut self) -> bool {
+        if self.end.is_none() && !self.tenure().holds(&self.grant) {
+            self.end = Some(Ended::Deposed);
+        }
+        if let Some(view) = self.view().filter(|_| self.end.is_none()) {
+            match self.context.registry.place().duty(&view) {
+                Some(duty) if duty.post != self.post => self.end = Some(Ended::Reseated),
+                Some(duty) => self.leaving |= duty.leaving,
+                None => self.leaving = true,
+            }
+        }
+        self.end.is_none()
+    }
+
     /// What is wanted now; `None` once the service is gone (or external), and nothing of it is left here or on its way to the
-    /// store.
+    /// store, or once it is no longer looked after by this actor.
     fn look(&mut self) -> Option<Desired> {
+        if !self.stays() {
+            return None;
+        }
         let declared = self.view();
         let gone = declared.as_ref().is_none_or(|view| !view.record.spec.is_managed());
         if !gone {
@@ -314,6 +374,8 @@ impl Actor {
             wanted: if gone { 0 } else { view.wanted_replicas() },
             declared: if gone { 0 } else { view.declared_replicas() },
             mode: self.mode,
+            node: view.record.spec.runtime.as_ref().and_then(|runtime| self.context.registry.place().node_of(runtime)),
+            leaving: self.leaving,
         })
     }
 
@@ -363,28 +425,34 @@ impl Actor {
         outbox.writing = true;
         let written = std::mem::take(&mut outbox.waiting);
         let (registry, sender, name) = (self.context.registry.clone(), self.sender.clone(), self.name.clone());
+        let grant = self.grant.clone();
         tokio::spawn(async move {
             let (put, gone): (Vec<_>, Vec<_>) = written.records.iter().partition(|(_, record)| record.is_some());
             let put: Vec<InstanceRecord> = put.into_iter().filter_map(|(_, record)| record.clone()).collect();
             let gone: Vec<u32> = gone.into_iter().map(|(replica, _)| *replica).collect();
             let rollout = written.rollout.as_ref();
-            let result = registry.record(&name, &put, &gone, rollout, written.events.clone()).await;
+            let result = registry.record(&name, &put, &gone, rollout, written.events.clone(), Some(&grant)).await;
             if let Ok(revision) = &result
                 && written.steps.iter().any(|step| matches!(step, Step::Deliver { .. }))
             {
                 // An instance that is told may ask at once which revision it has.
                 registry.seen(*revision).await;
             }
-            let result = result.map(drop).map_err(|error| error.to_string());
+            let result = result.map(drop);
             // The actor outlives its writes unless the whole supervisor is being dropped.
             let _ = sender.send(Input::Written { result, written });
         });
     }
 
-    fn written(&mut self, result: Result<(), String>, mut written: Writing, desired: &Desired, now: Now) {
+    fn written(&mut self, result: Result<(), StoreError>, mut written: Writing, desired: &Desired, now: Now) {
         self.outbox.writing = false;
         let steps = std::mem::take(&mut written.steps);
         let refused = result.err();
+        if let Some(StoreError::Fenced { .. }) = refused {
+            // Nothing of what was to be done is this actor's to do any more.
+            self.depose();
+            return;
+        }
         if let Some(error) = &refused {
             tracing::warn!(service = %self.name, %error, "what happened could not be stored; trying again");
             self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
@@ -402,12 +470,22 @@ impl Actor {
                 // It is given anew when the store takes that.
                 (Step::Deliver { replica, id, .. }, Some(_)) => self.machine.config_checked(replica, &id),
                 (Step::Deliver { replica, id, revision }, None) => self.deliver(replica, id, revision, desired),
+                // What another replica may look after by now waits for the store's word that this is not so.
+                (Step::Stop { instance, .. }, Some(error)) if self.is_contested() => {
+                    let reason = Reason::new("StoreUnavailable", format!("waits for the store: {error}"));
+                    self.machine.stop_failed(instance.replica, &instance.id, reason, now);
+                }
                 // Ending does not wait: an instance that has ended although the store says that it runs is found out.
                 (Step::Stop { instance, how }, _) => self.stop(instance, how),
                 // Told by the records.
                 (Step::Forget { .. }, _) => {}
             }
         }
+    }
+
+    /// Whether another replica could reach the instances of this service.
+    fn is_contested(&self) -> bool {
+        self.post == Post::Leader && !self.context.registry.place().is_sole()
     }
 
     fn runtime_of(&self, replica: u32) -> Option<Arc<dyn Runtime>> {
@@ -500,7 +578,11 @@ impl Actor {
         let address = slot.map(|slot| (slot.record.host.clone(), slot.record.port)).unwrap_or_default();
         let change = desired.record.spec.config.change.clone();
         let (context, sender, name) = (Arc::clone(&self.context), self.sender.clone(), self.name.clone());
+        let (tenure, grant) = (self.tenure().clone(), self.grant.clone());
         tokio::spawn(async move {
+            if !tenure.holds(&grant) {
+                return;
+            }
             let giving = async {
                 let path = context.write_config(&name, replica, document).await?;
                 let to_runtime = async {
@@ -536,6 +618,7 @@ impl Actor {
         let spec = Arc::new(desired.record.spec.clone());
         let runtime = self.runtime_of(replica);
         let (context, sender, generation) = (Arc::clone(&self.context), self.sender.clone(), desired.record.generation);
+        let (tenure, grant) = (self.tenure().clone(), self.grant.clone());
         tokio::spawn(async move {
             let outcome = match runtime {
                 None => StartOutcome::NotStarted(Reason::new("UnknownRuntime", "there is no such runtime")),
@@ -543,7 +626,18 @@ impl Actor {
                     Err(reason) => StartOutcome::NotStarted(reason),
                     Ok(environment) => {
                         let request = StartRequest { id: id.clone(), replica, spec, preferred_port, environment };
-                        outcome(AssertUnwindSafe(runtime.start(request)).catch_unwind().await)
+                        // Time has passed since it was written down.
+                        if !tenure.holds(&grant) {
+                            return;
+                        }
+                        let outcome = outcome(AssertUnwindSafe(runtime.start(request)).catch_unwind().await);
+                        if let StartOutcome::Started(started) = &outcome
+                            && !tenure.holds(&grant)
+                        {
+                            undo(&context, runtime.as_ref(), &started.instance).await;
+                            return;
+                        }
+                        outcome
                     }
                 },
             };
@@ -553,7 +647,11 @@ impl Actor {
 
     fn stop(&self, instance: InstanceRef, how: StopRequest) {
         let (runtime, sender) = (self.runtime_of(instance.replica), self.sender.clone());
+        let (tenure, grant) = (self.tenure().clone(), self.grant.clone());
         tokio::spawn(async move {
+            if !tenure.holds(&grant) {
+                return;
+            }
             let failed = match runtime {
                 None => Some(Reason::new("UnknownRuntime", "there is no such runtime")),
                 Some(runtime) => match AssertUnwindSafe(runtime.stop(&instance, how)).catch_unwind().await {
@@ -600,6 +698,7 @@ impl Actor {
     }
 
     async fn forget_service(&self) -> Result<(), RegistryError> {
+        self.context.registry.confirm(&self.grant).await?;
         let mut left = false;
         let runtime = self.view.as_ref().and_then(|view| self.context.runtimes.get(view.record.spec.runtime.as_ref()?));
         if let Some(runtime) = runtime {
@@ -613,7 +712,7 @@ impl Actor {
             }
         }
         self.context.forget_document(&self.name).await;
-        self.context.registry.forget_service(&self.name).await?;
+        self.context.registry.forget_service(&self.name, Some(&self.grant)).await?;
         if left {
             self.context.note_leftovers();
         }
@@ -633,6 +732,9 @@ impl Actor {
                 match self.inbox.recv().await {
                     Some(input) => self.take(input),
                     None => return,
+                }
+                if self.end.is_some() {
+                    return;
                 }
             }
         };
@@ -655,6 +757,23 @@ fn sight(view: &ServiceView, id: &InstanceId) -> Sight {
         acknowledged: ack.map_or(0, |ack| ack.revision),
         checked_at: checks().map(|cell| cell.snapshot().last_check).min().flatten(),
         failing: checks().any(|cell| cell.snapshot().consecutive_failures > 0),
+    }
+}
+
+/// An instance was started so late that somebody else may look after the service by now: if that one has it (the record says
+/// so), it is left to him, and else ended by who alone knows of it.
+async fn undo(context: &Context, runtime: &dyn Runtime, instance: &InstanceRef) {
+    tracing::warn!(id = %instance.id, "it was started too late: another may look after its service by now");
+    loop {
+        match context.registry.recorded(&instance.service, instance.replica).await {
+            Ok(record) if record.as_ref().and_then(|record| record.id.as_ref()) == Some(&instance.id) => return,
+            Ok(_) => break,
+            Err(error) => tracing::debug!(id = %instance.id, %error, "whether it is in a record is not known"),
+        }
+        tokio::time::sleep(WATCH_AGAIN).await;
+    }
+    if let Err(error) = runtime.stop(instance, StopRequest::KILL).await {
+        tracing::error!(id = %instance.id, %error, "it is in no record, and could not be ended");
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use coredinator_core::{
-    Exit, HealthStatus, InstanceId, InstanceRecord, InstanceRef, InstanceState, Intent, Observation, Reason,
+    Exit, HealthStatus, InstanceId, InstanceRecord, InstanceRef, InstanceState, Intent, NodeName, Observation, Reason,
     RestartPolicy, ServiceName, ServiceRecord, Started, StopRequest,
 };
 use coredinator_registry::NewEvent;
@@ -46,11 +46,15 @@ pub(crate) struct Desired {
     /// What health says of running instances: the verdict of the health check alone, and whether it is in discovery.
     pub(crate) health: BTreeMap<InstanceId, (Option<HealthStatus>, bool, String)>,
     pub(crate) mode: Mode,
+    /// The node on which its instances are started; `None` where every replica of coredinator reaches them alike.
+    pub(crate) node: Option<NodeName>,
+    /// Another replica looks after it by now: what lives here is stopped, and records of what does not are that one's.
+    pub(crate) leaving: bool,
 }
 
 impl Desired {
     fn wanted(&self) -> u32 {
-        if self.mode == Mode::Run { self.wanted } else { 0 }
+        if self.mode == Mode::Run && !self.leaving { self.wanted } else { 0 }
     }
 }
 
@@ -199,7 +203,7 @@ impl Machine {
         coin: &mut dyn FnMut(u32) -> InstanceId,
     ) -> Vec<Step> {
         let wanted = desired.wanted();
-        if let Some(runtime) = desired.record.spec.runtime.as_ref().filter(|_| desired.mode == Mode::Run) {
+        if let Some(runtime) = desired.record.spec.runtime.as_ref().filter(|_| wanted > 0) {
             for replica in 0..wanted {
                 self.slots.entry(replica).or_insert_with(|| {
                     self.changed.push(replica);
@@ -236,6 +240,7 @@ impl Machine {
             InstanceState::Starting | InstanceState::Running => {
                 self.reconcile_running(replica, keep, exclusive, desired, now)
             }
+            _ if desired.leaving => None,
             _ if keep => self.reconcile_idle(replica, desired, now, coin),
             _ if replica >= desired.declared || desired.record.deleting => {
                 let forget = desired.mode == Mode::Run;
@@ -298,6 +303,7 @@ impl Machine {
         slot.give(self.config, now);
         slot.config_busy = false;
         slot.record.runtime = desired.record.spec.runtime.clone().unwrap_or_else(|| slot.record.runtime.clone());
+        slot.record.node = desired.node.clone();
         (slot.busy, slot.ungated, slot.good_since) = (true, false, None);
         self.changed.push(replica);
         Some(Step::Start { replica, id, preferred_port })
@@ -319,6 +325,7 @@ impl Machine {
         let ready = health.is_some_and(|(_, ready, _)| *ready);
         let cause = if !keep {
             let reason = match desired.mode {
+                Mode::Run if desired.leaving => Reason::new("Moved", "it is looked after elsewhere now"),
                 Mode::Run if desired.record.deleting => Reason::new("Deregistered", "deregistered"),
                 Mode::Run if desired.intent.stopped => Reason::new("StoppedByHand", "stopped by hand"),
                 Mode::Run => Reason::new("ScaledDown", format!("scaled to {}", desired.wanted)),

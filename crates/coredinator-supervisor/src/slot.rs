@@ -74,6 +74,7 @@ impl Slot {
             since: now.wall,
             generation: 0,
             runtime,
+            node: None,
             handle: None,
             pid: None,
             host: String::new(),

@@ -7,9 +7,12 @@ use std::{
 };
 
 use coredinator_core::{
-    DependencyGraph, InstanceRecord, InstanceRef, Runtime, RuntimeName, ServiceName, Started, StopRequest,
+    DependencyGraph, InstanceRecord, InstanceRef, Runtime, RuntimeName, ServiceName, Started, StopRequest, StoreError,
 };
-use coredinator_registry::{Registry, ServiceView};
+use coredinator_registry::{
+    Registry, ServiceView,
+    leadership::{Grant, Place, Post},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{Id, JoinError, JoinSet},
@@ -17,7 +20,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    actor::{Actor, ActorHandle, Beginning, Input, chain},
+    actor::{Actor, ActorHandle, Beginning, Ended, Input, chain},
     adopt,
     context::{Context, SupervisorOptions},
     machine::Mode,
@@ -40,11 +43,19 @@ pub enum Shutdown {
     Detach,
 }
 
-/// Keeps the managed services of a registry as they are declared.
+/// What the dispatcher is told from outside.
+enum Command {
+    /// No longer do what the leader does.
+    StepDown(oneshot::Sender<()>),
+    End(Shutdown, CancellationToken, oneshot::Sender<()>),
+}
+
+/// Keeps the managed services of a registry as they are declared: those that are its replica's to look after
+/// ([`Registry::place`]).
 ///
 /// Dropping it is as [`Shutdown::Detach`], but for what is being written at that moment.
 pub struct Supervisor {
-    shutdown: mpsc::Sender<(Shutdown, CancellationToken, oneshot::Sender<()>)>,
+    commands: mpsc::Sender<Command>,
     adopted: watch::Receiver<bool>,
 }
 
@@ -54,34 +65,29 @@ impl Supervisor {
     pub fn start(options: SupervisorOptions) -> Self {
         let changes = options.registry.changes();
         let context = Arc::new(Context::new(options));
-        let (shutdown, commands) = mpsc::channel(1);
+        let (sender, commands) = mpsc::channel(1);
         let (adopted_sender, adopted) = watch::channel(false);
         let (listed_sender, listed) = mpsc::unbounded_channel();
         let sweeping = CancellationToken::new();
-        for runtime in context.runtimes.iter() {
-            let (context, runtime, listed) = (Arc::clone(&context), Arc::clone(runtime), listed_sender.clone());
-            let end = sweeping.clone();
-            tokio::spawn(async move {
-                list(Arc::clone(&context), Arc::clone(&runtime), None, listed).await;
-                sweep::run(context, runtime, end).await;
-            });
-        }
         let dispatcher = Dispatcher {
             context,
             actors: BTreeMap::new(),
             tasks: JoinSet::new(),
             recovering: BTreeMap::new(),
-            listed_sender: listed_sender.clone(),
-            listed: BTreeSet::new(),
+            listed_sender,
+            grants: BTreeMap::new(),
+            stepped_down: false,
+            listed: BTreeMap::new(),
             away: BTreeSet::new(),
             running: BTreeMap::new(),
             dependents: BTreeMap::new(),
             depends: BTreeMap::new(),
             adopted: adopted_sender,
+            sweeping: sweeping.clone(),
             _sweeping: sweeping.drop_guard(),
         };
         tokio::spawn(dispatcher.run(changes, listed, commands));
-        Self { shutdown, adopted }
+        Self { commands: sender, adopted }
     }
 
     /// Turns true when every runtime has told what runs already: from then on nothing is found any more, only started.
@@ -90,72 +96,130 @@ impl Supervisor {
         self.adopted.clone()
     }
 
-    /// Ends it, and answers when it has ended. Cancelling `force` turns an orderly stop into one that kills; what has not
+    /// No longer does what the leader does, and answers when nothing of that is under way any more: what it looked after goes
+    /// on, for the next leader to adopt.
+    pub async fn step_down(&self) {
+        let (done, stepped_down) = oneshot::channel();
+        if self.commands.send(Command::StepDown(done)).await.is_ok() {
+            // An error says that it has ended, which is all that was wanted.
+            let _ = stepped_down.await;
+        }
+    }
+
+    /// Ends it, and answers when it has ended. Services that another replica can look after are left running; so a leader
+    /// that shares the store [steps down](Self::step_down) first. Cancelling `force` turns an orderly stop into one that kills; what has not
     /// ended ten seconds later, because its runtime does not answer, is left to the next coredinator.
     pub async fn shutdown(self, how: Shutdown, force: CancellationToken) {
         let (done, ended) = oneshot::channel();
-        if self.shutdown.send((how, force, done)).await.is_ok() {
+        if self.commands.send(Command::End(how, force, done)).await.is_ok() {
             // An error says that it has ended without answering, which is all that was wanted.
             let _ = ended.await;
         }
     }
 }
 
-/// What a runtime found when coredinator started, or when the actor of one service had to be made anew.
+/// What a runtime found when this replica came to look after what it runs, or when the actor of one service had to be made
+/// anew.
 struct Listed {
     runtime: RuntimeName,
+    /// What it was asked by.
+    grant: Grant,
     /// The one service that it was asked about; `None`: all.
     of: Option<ServiceName>,
     /// `None`: it cannot tell yet; it is asked again.
     running: Option<BTreeMap<(ServiceName, u32), Started>>,
 }
 
-/// Asks a runtime for what runs already (of one service, or of all), until it answers.
+/// Asks a runtime for what runs already (of one service, or of all), until it answers, or until this replica no longer looks
+/// after what it runs.
 async fn list(
     context: Arc<Context>,
     runtime: Arc<dyn Runtime>,
     of: Option<ServiceName>,
+    grant: Grant,
     listed: mpsc::UnboundedSender<Listed>,
 ) {
     let meant = |service: &ServiceName| of.as_ref().is_none_or(|of| of == service);
     let name = runtime.name();
+    let place = context.registry.place();
+    let post = place.post_of(&name);
+    let tenure = place.tenure(post);
     let mut pause = Duration::from_millis(100);
     let mut told = false;
-    loop {
+    while tenure.holds(&grant) {
+        // What whoever looked after it before has written last is seen before anything is concluded from records.
+        let settled = context.registry.confirm(&grant).await;
         let mut records = records_of(&context.registry, &name);
         records.retain(|(service, _), _| meant(service));
-        let known: Vec<InstanceRef> =
-            records.values().filter(|r| r.state.is_live()).filter_map(InstanceRecord::reference).collect();
-        match runtime.list(&known).await {
-            Ok(mut found) => {
-                found.retain(|started| meant(&started.instance.service));
-                let plan = adopt::plan(found, &records);
-                for instance in plan.end {
-                    let (runtime, context) = (Arc::clone(&runtime), Arc::clone(&context));
-                    tokio::spawn(async move {
-                        let how = StopRequest { grace: Duration::from_secs(10), ..StopRequest::KILL };
-                        tracing::warn!(id = %instance.id, "an instance of no declared service is being ended");
-                        if let Err(error) = runtime.stop(&instance, how).await {
-                            tracing::error!(id = %instance.id, %error, "it could not be ended");
-                        }
-                        context.note_leftovers();
-                    });
+        let known = known(&context.registry, &records, post);
+        match settled {
+            Ok(()) => match runtime.list(&known).await {
+                Ok(mut found) => {
+                    found.retain(|started| meant(&started.instance.service));
+                    let plan = adopt::plan(found, &records);
+                    let ending = plan
+                        .end
+                        .into_iter()
+                        .map(|instance| end(Arc::clone(&context), Arc::clone(&runtime), instance, grant.clone(), post));
+                    ending.for_each(|ending| drop(tokio::spawn(ending)));
+                    let _ = listed.send(Listed { runtime: name, grant, of, running: Some(plan.adopt) });
+                    return;
                 }
-                let _ = listed.send(Listed { runtime: name, of, running: Some(plan.adopt) });
-                return;
+                Err(error) if is_used(&context.registry, &name) => {
+                    tracing::warn!(runtime = %name, error = chain(&error), "cannot tell what runs; its services wait");
+                }
+                // Such as a Docker engine on a machine that has none, and needs none.
+                Err(error) => tracing::debug!(runtime = %name, error = chain(&error), "cannot tell what runs"),
+            },
+            Err(error) => {
+                tracing::debug!(runtime = %name, error = chain(&error), "what runs is not asked before the store answers");
+                if matches!(error, StoreError::Fenced { .. }) {
+                    tenure.doubt();
+                }
             }
-            Err(error) if is_used(&context.registry, &name) => {
-                tracing::warn!(runtime = %name, error = chain(&error), "cannot tell what runs; its services wait");
-            }
-            // Such as a Docker engine on a machine that has none, and needs none.
-            Err(error) => tracing::debug!(runtime = %name, error = chain(&error), "cannot tell what runs"),
         }
         if !std::mem::replace(&mut told, true) {
-            let _ = listed.send(Listed { runtime: name.clone(), of: of.clone(), running: None });
+            let (runtime, grant, of) = (name.clone(), grant.clone(), of.clone());
+            let _ = listed.send(Listed { runtime, grant, of, running: None });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
     }
+}
+
+/// What of a runtime the records say lives, and is this replica's.
+fn known(registry: &Registry, records: &BTreeMap<(ServiceName, u32), InstanceRecord>, post: Post) -> Vec<InstanceRef> {
+    let place = registry.place();
+    let ours = |record: &&InstanceRecord| {
+        let view = registry.service(record.service.as_str());
+        view.is_ok_and(|view| place.at(&place.seat_of_instance(&view.record, record)) == Some(post))
+    };
+    records
+        .values()
+        .filter(|record| record.state.is_live())
+        .filter(ours)
+        .filter_map(InstanceRecord::reference)
+        .collect()
+}
+
+/// Ends an instance that is in no record, if the store confirms that nobody else can have recorded it.
+async fn end(context: Arc<Context>, runtime: Arc<dyn Runtime>, instance: InstanceRef, grant: Grant, post: Post) {
+    let confirmed = context.registry.confirm(&grant).await;
+    let recorded = context.registry.recorded(&instance.service, instance.replica).await;
+    let unknown = match recorded {
+        Ok(record) => record.is_none_or(|record| record.id.as_ref() != Some(&instance.id)),
+        Err(_) => false,
+    };
+    if confirmed.is_err() || !unknown || !context.registry.place().tenure(post).holds(&grant) {
+        tracing::warn!(id = %instance.id, "an instance of no declared service is left to who lists next");
+        return;
+    }
+    let how = StopRequest { grace: Duration::from_secs(10), ..StopRequest::KILL };
+    tracing::warn!(id = %instance.id, "an instance of no declared service is being ended");
+    if let Err(error) = runtime.stop(&instance, how).await {
+        tracing::error!(id = %instance.id, %error, "it could not be ended");
+    }
+    context.note_leftovers();
 }
 
 fn records_of(registry: &Registry, runtime: &RuntimeName) -> BTreeMap<(ServiceName, u32), InstanceRecord> {
@@ -191,21 +255,26 @@ struct Dispatcher {
     context: Arc<Context>,
     actors: BTreeMap<ServiceName, ActorHandle>,
     /// The tasks of the actors.
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Ended>,
     /// Services whose actor ended badly, and the runtimes that have yet to tell what they run of it.
     recovering: BTreeMap<ServiceName, BTreeSet<RuntimeName>>,
     listed_sender: mpsc::UnboundedSender<Listed>,
-    /// Which runtimes have told what runs.
-    listed: BTreeSet<RuntimeName>,
+    /// What each post is held by, as far as that has been acted on.
+    grants: BTreeMap<Post, Grant>,
+    /// What the leader does is no longer done.
+    stepped_down: bool,
+    /// Which runtimes have told what runs, and what they were asked by.
+    listed: BTreeMap<RuntimeName, Grant>,
     /// Which of the others could not, when they were asked first.
     away: BTreeSet<RuntimeName>,
     /// What they told, until an actor takes it up.
-    running: BTreeMap<(ServiceName, u32), Started>,
+    running: BTreeMap<RuntimeName, BTreeMap<(ServiceName, u32), Started>>,
     /// Who is to look when a service changes.
     dependents: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
     depends: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
     adopted: watch::Sender<bool>,
     /// Ends those who look for what is left behind.
+    sweeping: CancellationToken,
     _sweeping: DropGuard,
 }
 
@@ -214,9 +283,10 @@ impl Dispatcher {
         mut self,
         mut changes: mpsc::UnboundedReceiver<ServiceName>,
         mut listed: mpsc::UnboundedReceiver<Listed>,
-        mut commands: mpsc::Receiver<(Shutdown, CancellationToken, oneshot::Sender<()>)>,
+        mut commands: mpsc::Receiver<Command>,
     ) {
-        self.look_at_all();
+        let mut places = self.place().changes();
+        self.take_posts();
         loop {
             tokio::select! {
                 Some(name) = changes.recv() => self.look_at(&name),
@@ -225,11 +295,20 @@ impl Dispatcher {
                     self.hear(found);
                     self.look_at_all();
                 }
+                () = places.changed() => self.take_posts(),
                 command = commands.recv() => {
-                    let Some((how, force, done)) = command else {
-                        // Dropped: actors hold their own inboxes open, so they have to be told.
-                        self.end_actors().await;
-                        return;
+                    let (how, force, done) = match command {
+                        Some(Command::End(how, force, done)) => (how, force, done),
+                        Some(Command::StepDown(done)) => {
+                            self.step_down().await;
+                            let _ = done.send(());
+                            continue;
+                        }
+                        None => {
+                            // Dropped: actors hold their own inboxes open, so they have to be told.
+                            self.end_actors().await;
+                            return;
+                        }
                     };
                     if how == Shutdown::StopServices {
                         self.hear_all(&mut listed, &force).await;
@@ -243,7 +322,74 @@ impl Dispatcher {
         }
     }
 
+    fn place(&self) -> Place {
+        self.context.registry.place().clone()
+    }
+
+    /// What is acted by for what a runtime runs; `None`: it is not this replica's to look after.
+    fn grant_for(&self, runtime: &RuntimeName) -> Option<&Grant> {
+        self.grants.get(&self.context.registry.place().post_of(runtime))
+    }
+
+    /// Looks which posts are held. At one that was lost nothing is touched any more; for one that was gained, its runtimes are
+    /// asked what runs, as when coredinator starts.
+    fn take_posts(&mut self) {
+        let place = self.place();
+        for post in Post::ALL {
+            let grant = place.tenure(post).grant().filter(|_| post != Post::Leader || !self.stepped_down);
+            if grant.as_ref() == self.grants.get(&post) {
+                continue;
+            }
+            match &grant {
+                Some(grant) => drop(self.grants.insert(post, grant.clone())),
+                None => drop(self.grants.remove(&post)),
+            }
+            let runtimes: Vec<_> = self.context.runtimes.iter().map(Arc::clone).collect();
+            for runtime in runtimes.into_iter().filter(|runtime| place.post_of(&runtime.name()) == post) {
+                let name = runtime.name();
+                self.listed.remove(&name);
+                self.running.remove(&name);
+                self.away.remove(&name);
+                self.no_longer_waits_for(&name);
+                if let Some(grant) = &grant {
+                    let (context, listed) = (Arc::clone(&self.context), self.listed_sender.clone());
+                    let (grant, end) = (grant.clone(), self.sweeping.clone());
+                    tokio::spawn(async move {
+                        list(Arc::clone(&context), Arc::clone(&runtime), None, grant.clone(), listed).await;
+                        sweep::run(context, runtime, grant, end).await;
+                    });
+                }
+            }
+        }
+        // Those who may not act any more end.
+        self.actors.values().for_each(|actor| actor.tell(Input::Look));
+        self.look_at_all();
+    }
+
+    /// Of services that wait for that runtime's word: what it tells of all covers them.
+    fn no_longer_waits_for(&mut self, runtime: &RuntimeName) {
+        self.recovering.retain(|_, waited_for| {
+            waited_for.remove(runtime);
+            !waited_for.is_empty()
+        });
+    }
+
+    async fn step_down(&mut self) {
+        self.stepped_down = true;
+        // Nothing of it begins anew from here on.
+        self.take_posts();
+        let leads = |actor: &&ActorHandle| actor.post == Post::Leader;
+        self.actors.values().filter(leads).for_each(|actor| actor.tell(Input::Detach));
+        while self.actors.values().any(|actor| actor.post == Post::Leader) {
+            let Some(ended) = self.tasks.join_next_with_id().await else { break };
+            self.actor_ended(ended);
+        }
+    }
+
     fn hear(&mut self, found: Listed) {
+        if self.grant_for(&found.runtime) != Some(&found.grant) {
+            return;
+        }
         let Some(running) = found.running else {
             if found.of.is_none() {
                 self.away.insert(found.runtime);
@@ -251,7 +397,7 @@ impl Dispatcher {
             return;
         };
         match found.of {
-            None => drop(self.listed.insert(found.runtime)),
+            None => drop(self.listed.insert(found.runtime.clone(), found.grant)),
             Some(service) => {
                 if let Some(waited_for) = self.recovering.get_mut(&service) {
                     waited_for.remove(&found.runtime);
@@ -261,23 +407,26 @@ impl Dispatcher {
                 }
             }
         }
-        self.running.extend(running);
+        self.running.entry(found.runtime).or_default().extend(running);
     }
 
-    /// An actor is no more: because nothing is left to do, which may have changed meanwhile, or because it panicked.
-    fn actor_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let (id, failure) = match ended {
-            Ok((id, ())) => (id, None),
-            Err(error) => (error.id(), Some(error)),
+    /// An actor is no more: because nothing is left to do, which may have changed meanwhile, because it may not act any more,
+    /// or because it panicked.
+    fn actor_ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, Ok(ended)),
+            Err(error) => (error.id(), Err(error)),
         };
         let Some(name) = self.actors.iter().find(|(_, actor)| actor.task.id() == id).map(|(name, _)| name.clone())
         else {
             return;
         };
         self.actors.remove(&name);
-        match failure {
-            None => self.look_at(&name),
-            Some(error) => {
+        match ended {
+            // With the post, what was told of running instances is gone: nothing begins with less than all of it.
+            Ok(Ended::Done | Ended::Deposed) => self.look_at(&name),
+            Ok(Ended::Reseated) => self.take_up_anew(&name),
+            Err(error) => {
                 tracing::error!(service = %name, %error, "its supervision failed, which is a defect; taking it up anew");
                 self.take_up_anew(&name);
             }
@@ -287,21 +436,28 @@ impl Dispatcher {
     /// Makes an actor anew once its runtimes have told what they run of its service, as when coredinator starts.
     fn take_up_anew(&mut self, name: &ServiceName) {
         let runtimes: Vec<_> = self.context.runtimes.iter().map(Arc::clone).collect();
-        self.recovering.insert(name.clone(), runtimes.iter().map(|runtime| runtime.name()).collect());
-        for runtime in runtimes {
+        let asked: Vec<_> = runtimes
+            .into_iter()
+            .filter_map(|runtime| Some((self.grant_for(&runtime.name())?.clone(), runtime)))
+            .collect();
+        self.recovering.insert(name.clone(), asked.iter().map(|(_, runtime)| runtime.name()).collect());
+        for (grant, runtime) in asked {
             let (context, listed, name) = (Arc::clone(&self.context), self.listed_sender.clone(), name.clone());
             tokio::spawn(async move {
                 // What was being written and started at that moment comes to its end first.
                 tokio::time::sleep(RECOVERY).await;
-                list(context, runtime, Some(name), listed).await;
+                list(context, runtime, Some(name), grant, listed).await;
             });
         }
     }
 
-    /// Whether some runtime has yet to tell what runs. One that is away counts only where a service needs it.
+    /// Whether some runtime has yet to tell what runs. One that is away counts only where a service needs it, and one whose
+    /// instances others look after does not.
     fn is_waiting(&self) -> bool {
         self.context.runtimes.iter().map(|runtime| runtime.name()).any(|name| {
-            !self.listed.contains(&name) && (!self.away.contains(&name) || is_used(&self.context.registry, &name))
+            self.grant_for(&name).is_some()
+                && !self.listed.contains_key(&name)
+                && (!self.away.contains(&name) || is_used(&self.context.registry, &name))
         })
     }
 
@@ -342,20 +498,31 @@ impl Dispatcher {
         }
     }
 
-    /// Makes the actor of a service that is managed, or was when something of it was started, once every runtime that may
-    /// run something of it has told what runs.
+    /// Makes the actor of a service that is managed, or was when something of it was started, and is this replica's to look
+    /// after, once every runtime that may run something of it has told what runs.
     fn begin(&mut self, name: &ServiceName, mode: Mode) {
         let Ok(view) = self.context.registry.service(name.as_str()) else { return };
+        if self.recovering.contains_key(name) || !concerns(&view) {
+            return;
+        }
+        let Some(duty) = self.context.registry.place().duty(&view) else { return };
+        let Some(grant) = self.grants.get(&duty.post).cloned() else { return };
+        let told = |runtime: &RuntimeName| match self.grant_for(runtime) {
+            Some(grant) => self.listed.get(runtime) == Some(grant) || self.context.runtimes.get(runtime).is_none(),
+            // Nothing of it that lives is this replica's.
+            None => true,
+        };
         let mut runtimes = view.instances.iter().map(|i| &i.record.runtime).chain(&view.record.spec.runtime);
-        let told = runtimes.all(|name| self.listed.contains(name) || self.context.runtimes.get(name).is_none());
-        if !told || self.recovering.contains_key(name) || !concerns(&view) {
+        if !runtimes.all(told) {
             return;
         }
         let records: Vec<InstanceRecord> = view.instances.iter().map(|i| i.record.as_ref().clone()).collect();
-        let found =
-            |record: &InstanceRecord| Some((record.replica, self.running.remove(&(name.clone(), record.replica))?));
+        let found = |record: &InstanceRecord| {
+            let of_runtime = self.running.get_mut(&record.runtime)?;
+            Some((record.replica, of_runtime.remove(&(name.clone(), record.replica))?))
+        };
         let running = records.iter().filter_map(found).collect();
-        let beginning = Beginning { records, running, mode };
+        let beginning = Beginning { records, running, mode, duty, grant };
         let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning, &mut self.tasks);
         self.actors.insert(name.clone(), actor);
     }
@@ -383,8 +550,13 @@ impl Dispatcher {
     /// Stops all services, dependents first, those of one wave side by side.
     async fn stop_services(&mut self, force: CancellationToken, changes: &mut mpsc::UnboundedReceiver<ServiceName>) {
         let services = self.context.registry.services();
-        let declared = services.iter().filter(|view| concerns(view)).map(|view| view.name().clone());
-        let names: BTreeSet<ServiceName> = self.actors.keys().cloned().chain(declared).collect();
+        // What another replica can look after goes on.
+        let place = self.place();
+        let ends = |post: Post| place.is_sole() || post == Post::Node;
+        let of_here = |view: &ServiceView| concerns(view) && place.duty(view).is_some_and(|duty| ends(duty.post));
+        let declared = services.iter().filter(|view| of_here(view)).map(|view| view.name().clone());
+        let acting = self.actors.iter().filter(|(_, actor)| ends(actor.post)).map(|(name, _)| name.clone());
+        let names: BTreeSet<ServiceName> = acting.chain(declared).collect();
         let edges = names.iter().map(|name| (name.clone(), self.depends.get(name).cloned().unwrap_or_default()));
         // Cycles are refused at registration; without an order everything stops at once.
         let waves = DependencyGraph::new(edges).waves().unwrap_or_else(|_| vec![names.into_iter().collect()]);
@@ -413,7 +585,8 @@ impl Dispatcher {
                     _ = &mut quiet => break,
                     () = force.cancelled(), if give_up.is_none() => {
                         give_up = Some(tokio::time::Instant::now() + LAST_RESORT);
-                        self.actors.values().for_each(|actor| actor.tell(Input::Mode(Mode::Kill)));
+                        let ending = self.actors.values().filter(|actor| ends(actor.post));
+                        ending.for_each(|actor| actor.tell(Input::Mode(Mode::Kill)));
                     }
                     () = sleep_until(give_up) => {
                         tracing::error!("a runtime does not end what it runs; that is left to the next coredinator");

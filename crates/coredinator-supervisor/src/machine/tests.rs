@@ -24,6 +24,7 @@ impl World {
             generation: 1,
             runs_since: 1,
             origin: Origin::Api,
+            node: None,
             created_at: Timestamp::UNIX_EPOCH,
             deleting: false,
             config: None,
@@ -39,6 +40,8 @@ impl World {
             gate: Gate::Open,
             health: BTreeMap::new(),
             mode: Mode::Run,
+            node: NodeName::new("here").ok(),
+            leaving: false,
             record,
         };
         Self {

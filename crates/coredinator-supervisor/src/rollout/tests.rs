@@ -20,6 +20,7 @@ fn service(action: &str, acknowledge: bool) -> Arc<ServiceRecord> {
         generation: 1,
         runs_since: 1,
         origin: Origin::Api,
+        node: None,
         created_at: Timestamp::UNIX_EPOCH,
         deleting: false,
         config,

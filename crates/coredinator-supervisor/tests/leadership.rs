@@ -1,0 +1,441 @@
+//! Replicas on one store, with real processes: who looks after what, and what happens to it when one of them goes.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use coredinator_core::{
+    Batch, ChangeStream, Epoch, FieldError, InstanceRef, InstanceState, Key, Lease, LeaseOperation, Listing, LogQuery,
+    LogStream, NodeName, ObservationStream, Origin, Record, Revision, Runtime, RuntimeCapabilities, RuntimeError,
+    RuntimeName, Scope, ServiceName, ServiceSpec, SpecDefaults, StartRequest, Started, StopRequest, Store,
+    StoreCapabilities, StoreError, StoreStatus, SystemClock, Timestamp,
+};
+use coredinator_registry::{
+    Command, Registry, RegistryOptions, ServiceView,
+    health::ProbeRegistry,
+    leadership::{JoinError, Leadership, LeadershipOptions, LeaseTiming, NodeIdentity, Post, Role},
+    store::MemoryStore,
+};
+use coredinator_runtime_process::{ProcessRuntime, ProcessRuntimeOptions};
+use coredinator_supervisor::{Runtimes, Shutdown, Supervisor, SupervisorOptions};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// An upper bound for a loaded machine, never waited for in full.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Short, so that a test does not take long; long enough for a loaded machine to renew in time.
+const TIMING: LeaseTiming = LeaseTiming {
+    lease: Duration::from_millis(3000),
+    renew_deadline: Duration::from_millis(2000),
+    retry: Duration::from_millis(100),
+};
+
+/// The line of one replica to a store that all share. When it is cut, nothing comes through, and nobody is told.
+struct Line {
+    store: MemoryStore,
+    cut: AtomicBool,
+}
+
+impl Line {
+    async fn through(&self) {
+        while self.cut.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Line {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities { shared: true, ..self.store.capabilities() }
+    }
+    async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        self.through().await;
+        self.store.get(key).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        self.through().await;
+        self.store.list(prefix).await
+    }
+    async fn write(&self, batch: Batch) -> Result<Revision, StoreError> {
+        self.through().await;
+        self.store.write(batch).await
+    }
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError> {
+        self.through().await;
+        self.store.watch(prefix, after).await
+    }
+    async fn lease(&self, name: &str, holder: &str, operation: LeaseOperation) -> Result<Lease, StoreError> {
+        self.through().await;
+        self.store.lease(name, holder, operation).await
+    }
+    async fn compact(&self, up_to: Revision) -> Result<(), StoreError> {
+        self.store.compact(up_to).await
+    }
+    async fn check(&self) -> Result<StoreStatus, StoreError> {
+        self.store.check().await
+    }
+}
+
+/// Processes that every replica reaches alike: all are on this machine.
+struct Anywhere(ProcessRuntime);
+
+#[async_trait]
+impl Runtime for Anywhere {
+    fn name(&self) -> RuntimeName {
+        RuntimeName::new("anywhere").unwrap()
+    }
+    fn capabilities(&self) -> RuntimeCapabilities {
+        RuntimeCapabilities { scope: Scope::Cluster, ..self.0.capabilities() }
+    }
+    fn validate(&self, spec: &ServiceSpec) -> Vec<FieldError> {
+        self.0.validate(spec)
+    }
+    async fn start(&self, request: StartRequest) -> Result<Started, RuntimeError> {
+        self.0.start(request).await
+    }
+    async fn list(&self, known: &[InstanceRef]) -> Result<Vec<Started>, RuntimeError> {
+        self.0.list(known).await
+    }
+    fn watch(&self, instance: &InstanceRef) -> ObservationStream {
+        self.0.watch(instance)
+    }
+    async fn stop(&self, instance: &InstanceRef, how: StopRequest) -> Result<(), RuntimeError> {
+        self.0.stop(instance, how).await
+    }
+    async fn logs(&self, query: LogQuery) -> Result<LogStream, RuntimeError> {
+        self.0.logs(query).await
+    }
+    async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError> {
+        self.0.forget(service).await
+    }
+}
+
+/// What replicas share.
+struct Site {
+    store: MemoryStore,
+    dir: tempfile::TempDir,
+    owner: String,
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        for pid in self.alive() {
+            kill(pid);
+        }
+    }
+}
+
+struct Replica {
+    line: Arc<Line>,
+    registry: Registry,
+    supervisor: Supervisor,
+    leadership: Leadership,
+}
+
+impl Site {
+    fn new() -> Self {
+        let owner = format!("leadership-{}-{:016x}", std::process::id(), fastrand::u64(..));
+        Self { store: MemoryStore::new(), dir: tempfile::tempdir().unwrap(), owner }
+    }
+
+    fn line(&self) -> Arc<Line> {
+        Arc::new(Line { store: self.store.clone(), cut: AtomicBool::new(false) })
+    }
+
+    async fn join(&self, node: &str) -> Replica {
+        let line = self.line();
+        let leadership = Leadership::join(options(&line, node, node, true)).await.unwrap();
+        let anywhere = RuntimeName::new("anywhere").unwrap();
+        let options = RegistryOptions {
+            store: Arc::clone(&line) as _,
+            clock: Arc::new(SystemClock),
+            probes: ProbeRegistry::builtin(),
+            check_concurrency: 64,
+            seed: 1,
+        };
+        let registry = Registry::open_at(options, leadership.place(BTreeSet::from([anywhere]))).await.unwrap();
+        let process = |owner: String| {
+            ProcessRuntime::new(ProcessRuntimeOptions::new(self.dir.path().join("logs"), owner)).unwrap()
+        };
+        let local = process(format!("{}.{node}", self.owner));
+        let supervisor = Supervisor::start(SupervisorOptions {
+            registry: registry.clone(),
+            runtimes: Runtimes::new([Arc::new(local) as _, Arc::new(Anywhere(process(self.owner.clone()))) as _]),
+            clock: Arc::new(SystemClock),
+            seed: fastrand::u64(..),
+            url: None,
+            document_dir: None,
+        });
+        Replica { line, registry, supervisor, leadership }
+    }
+
+    /// Every process of this site, by the kernel's account.
+    fn alive(&self) -> Vec<u32> {
+        let mark = format!("COREDINATOR_OWNER={}", self.owner);
+        let pids =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+        let mut alive: Vec<u32> = pids.filter(|pid| is_marked(*pid, &mark)).collect();
+        alive.sort_unstable();
+        alive
+    }
+}
+
+fn options(line: &Arc<Line>, node: &str, id: &str, chosen: bool) -> LeadershipOptions {
+    LeadershipOptions {
+        store: Arc::clone(line) as _,
+        identity: NodeIdentity { name: NodeName::new(node).unwrap(), id: id.to_owned(), chosen },
+        timing: TIMING,
+        above: Epoch::ZERO,
+        address: Some(format!("http://{node}")),
+        version: "1".to_owned(),
+        started_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn is_marked(pid: u32, mark: &str) -> bool {
+    let at = Path::new("/proc").join(pid.to_string());
+    let environ = std::fs::read(at.join("environ")).unwrap_or_default();
+    environ.split(|byte| *byte == 0).any(|variable| variable.starts_with(mark.as_bytes()))
+}
+
+fn kill(pid: u32) {
+    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+impl Replica {
+    fn leads(&self) -> bool {
+        self.registry.place().tenure(Post::Leader).grant().is_some()
+    }
+
+    async fn until_it_leads(&self) {
+        until("it leads", || self.leads()).await;
+    }
+
+    async fn declare(&self, document: Value) {
+        let spec = ServiceSpec::parse("", None, document, &SpecDefaults::default()).unwrap();
+        self.registry.declare(spec, Origin::Api, true).await.unwrap();
+    }
+
+    /// Waits until `holds`, and tells the last state seen if it never does.
+    async fn sees(&self, name: &str, what: &str, holds: impl Fn(&ServiceView) -> bool) -> Arc<ServiceView> {
+        let mut index = self.registry.index();
+        let wait = async {
+            loop {
+                if let Ok(view) = self.registry.service(name)
+                    && holds(&view)
+                {
+                    return view;
+                }
+                index.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(view) => view,
+            Err(_) => panic!("{name} was never {what}: {:#?}", self.registry.service(name)),
+        }
+    }
+
+    async fn pids(&self, name: &str, replicas: usize) -> Vec<u32> {
+        let view = self
+            .sees(name, "running", |view| {
+                let running = view.instances.iter().filter(|i| i.record.state == InstanceState::Running);
+                running.count() == replicas && view.instances.len() == replicas
+            })
+            .await;
+        view.instances.iter().map(|instance| instance.record.pid.unwrap()).collect()
+    }
+
+    /// As a clean exit does it, services left running.
+    async fn leave(self) {
+        self.supervisor.step_down().await;
+        self.leadership.resign().await;
+        self.supervisor.shutdown(Shutdown::Detach, CancellationToken::new()).await;
+        self.leadership.leave().await;
+        self.registry.close();
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+fn sleeper(name: &str, runtime: &str) -> Value {
+    json!({"name": name, "runtime": runtime, "command": ["sleep", "1000"], "backoff": {"initial": 0.01, "jitter": 0}})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_node_looks_after_its_own_and_whoever_leads_after_the_rest() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.until_it_leads().await;
+    let b = site.join("b").await;
+    b.declare(sleeper("of-b", "process")).await;
+    b.declare(sleeper("of-all", "anywhere")).await;
+    let mut named = sleeper("named", "process");
+    named["node"] = "a".into();
+    b.declare(named).await;
+    let (of_b, of_all, named) = (a.pids("of-b", 1).await, a.pids("of-all", 1).await, a.pids("named", 1).await);
+    let node = |replica: &Replica, name: &str| {
+        let view = replica.registry.service(name).unwrap();
+        (
+            view.record.node.as_ref().map(ToString::to_string),
+            view.instances[0].record.node.as_ref().map(ToString::to_string),
+        )
+    };
+    assert_eq!(node(&a, "of-b"), (Some("b".into()), Some("b".into())));
+    assert_eq!(node(&a, "of-all"), (Some("b".into()), None));
+    assert_eq!(node(&a, "named"), (Some("a".into()), Some("a".into())));
+    let (standing_a, standing_b) = (a.registry.place().standing(), b.registry.place().standing());
+    assert_eq!((standing_a.role, standing_b.role), (Role::Leader, Role::Follower));
+    assert_eq!(standing_b.leader, Some(NodeName::new("a").unwrap()));
+
+    // The leader goes: what it looked after goes on, and is restarted by the next; what is of its node waits for it.
+    a.leave().await;
+    b.until_it_leads().await;
+    b.sees("of-all", "adopted", |view| view.instances[0].record.reason.message.contains("found running")).await;
+    assert_eq!(b.pids("of-all", 1).await, of_all);
+    kill(of_all[0]);
+    b.sees("of-all", "restarted", |view| {
+        let record = &view.instances[0].record;
+        record.state == InstanceState::Running && record.pid != Some(of_all[0])
+    })
+    .await;
+    kill(named[0]);
+    b.registry.command("named", Command::Stop).await.unwrap();
+    assert_eq!(b.pids("named", 1).await, named, "nobody looks after a service of a node that is away");
+
+    // It comes back, finds out what has happened, and follows what was asked.
+    let a = site.join("a").await;
+    a.sees("named", "stopped", |view| view.instances[0].record.state == InstanceState::Stopped).await;
+    assert!(!a.leads());
+    assert_eq!(a.pids("of-b", 1).await, of_b);
+    assert_eq!(site.alive().len(), 2);
+    a.leave().await;
+    b.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_cut_off_stops_acting_before_another_acts_and_touches_nothing() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.until_it_leads().await;
+    let b = site.join("b").await;
+    a.declare(sleeper("one", "anywhere")).await;
+    a.declare(json!({
+        "name": "tired", "runtime": "anywhere", "command": ["false"], "restart_policy": "on-failure",
+        "backoff": {"initial": 30, "max": 30, "jitter": 0}, "restart_budget": {"attempts": 9, "window": 3600},
+    }))
+    .await;
+    a.declare(sleeper("idle", "anywhere")).await;
+    a.pids("idle", 1).await;
+    a.registry.command("idle", Command::Stop).await.unwrap();
+    b.sees("idle", "stopped", |view| view.instances[0].record.state == InstanceState::Stopped).await;
+    let waiting = |view: &ServiceView| view.instances.first().is_some_and(|i| i.record.state == InstanceState::Backoff);
+    let tired = b.sees("tired", "waiting", waiting).await.instances[0].record.clone();
+    assert!(tired.attempts > 0 && !tired.restart_times.is_empty());
+    let pids = b.pids("one", 1).await;
+
+    a.line.cut.store(true, Ordering::Relaxed);
+    let epoch = a.registry.place().standing().epoch;
+    until("another leads", || {
+        // Each knows of its own time alone, and yet they are never two.
+        let (first, second) = (a.leads(), b.leads());
+        assert!(!(first && second && a.leads()), "two lead");
+        second
+    })
+    .await;
+    assert!(b.registry.place().standing().epoch > epoch);
+    b.sees("one", "adopted", |view| view.instances[0].record.reason.message.contains("found running")).await;
+    // What was counted, waited for and asked holds on.
+    let same = b.registry.service("tired").unwrap().instances[0].record.clone();
+    assert_eq!(
+        (same.attempts, &same.restart_times, same.next_restart_at),
+        (tired.attempts, &tired.restart_times, tired.next_restart_at)
+    );
+    b.registry.command("one", Command::Scale(2)).await.unwrap();
+    let scaled = b.pids("one", 2).await;
+    assert_eq!(scaled[0], pids[0]);
+
+    // It comes back: it follows, sees what has happened, and leaves it alone.
+    a.line.cut.store(false, Ordering::Relaxed);
+    let seen = a.pids("one", 2).await;
+    assert_eq!(seen, scaled);
+    until("it acts for its node again", || a.registry.place().tenure(Post::Node).grant().is_some()).await;
+    assert!(!a.leads() && b.leads());
+    assert_eq!(site.alive(), BTreeSet::from_iter(scaled.iter().copied()).into_iter().collect::<Vec<_>>());
+    let idle = a.registry.service("idle").unwrap();
+    assert!(idle.intent.stopped && idle.instances[0].record.state == InstanceState::Stopped);
+    a.leave().await;
+    b.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_moves_is_stopped_before_it_is_started_elsewhere() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.until_it_leads().await;
+    let b = site.join("b").await;
+    b.declare(sleeper("x", "process")).await;
+    let first = a.pids("x", 1).await;
+    // From node to node, to wherever, and back.
+    for (runtime, node) in [("process", Some("a")), ("anywhere", None), ("process", Some("b"))] {
+        let mut document = sleeper("x", runtime);
+        document["node"] = node.into();
+        let before = a.registry.service("x").unwrap().instances[0].record.id.clone();
+        a.declare(document).await;
+        a.sees("x", "moved", |view| {
+            assert!(site.alive().len() <= 1, "it runs twice: {view:#?}");
+            view.instances.iter().any(|i| {
+                i.record.state == InstanceState::Running
+                    && i.record.id != before
+                    && i.record.node.as_ref().map(NodeName::as_str) == node
+            })
+        })
+        .await;
+        assert_eq!(site.alive().len(), 1);
+    }
+    assert_ne!(site.alive(), first);
+    b.registry.deregister("x").await.unwrap();
+    until("nothing is left", || a.registry.service("x").is_err() && site.alive().is_empty()).await;
+    a.leave().await;
+    b.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_one_name_refuse_each_other_and_a_restart_is_no_other() {
+    let site = Site::new();
+    let line = site.line();
+    let first = Leadership::join(options(&line, "a", "one", true)).await.unwrap();
+    let refused = Leadership::join(options(&line, "a", "two", true)).await;
+    let Err(JoinError::NodeTaken { node, holder }) = refused else { panic!("{refused:?}") };
+    assert_eq!((node.as_str(), holder.as_str()), ("a", "a/one"));
+    // Where nobody chose the name, another is found.
+    let second = Leadership::join(options(&line, "a", "two222222", false)).await.unwrap();
+    assert_eq!(second.node().as_str(), "a-two222");
+    second.leave().await;
+    // The same after a kill: at once, and under a new epoch.
+    let before = line.store.lease("node/a", "test", LeaseOperation::Inspect).await.unwrap();
+    let again = Leadership::join(options(&line, "a", "one", true)).await.unwrap();
+    let after = line.store.lease("node/a", "test", LeaseOperation::Inspect).await.unwrap();
+    assert!(after.epoch > before.epoch);
+    drop(first);
+    again.leave().await;
+    // What is given back is free at once.
+    let third = Leadership::join(options(&line, "a", "three", true)).await.unwrap();
+    third.leave().await;
+}

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     AgentState, AgentView, Amount, CoordError, CoordinationConfig, CycleRecord, CycleSummary, Events, GroupStats,
-    HostView, Resolved, ServiceView, Strategies,
+    HostView, LeadView, Resolved, ServiceView, Strategies,
     engine::Engine,
     events::EventKind,
     group::Group,
@@ -37,17 +37,13 @@ pub struct CoordinatorOptions {
     pub host: Arc<dyn HostView>,
     /// The way to agents that have an endpoint.
     pub transport: Arc<dyn AgentTransport>,
-    /// Who leads: the same after every restart, and another's for every store directory. Two that live at once must not have
-    /// the same.
-    pub holder: String,
+    /// Tells whether this coredinator leads.
+    pub lead: Arc<dyn LeadView>,
 }
 
 impl fmt::Debug for CoordinatorOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CoordinatorOptions")
-            .field("config", &self.config)
-            .field("holder", &self.holder)
-            .finish_non_exhaustive()
+        f.debug_struct("CoordinatorOptions").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -138,9 +134,10 @@ impl fmt::Debug for Coordinator {
 }
 
 impl Coordinator {
-    /// Starts the engine on the current tokio runtime: takes the lease, reads what an earlier life left, and begins.
+    /// Starts the engine on the current tokio runtime: where this coredinator leads, it reads what an earlier life or leader
+    /// left, and begins.
     ///
-    /// A store that is unavailable, or a lease that another holds, is no error: the engine leads as soon as it can.
+    /// A store that is unavailable, or another that leads, is no error: the engine decides as soon as it can.
     ///
     /// # Errors
     /// A strategy that cannot be made of its options.
@@ -458,7 +455,7 @@ impl Coordinator {
         self.engine.book().count(None).1
     }
 
-    /// Ends the engine: cycles under way are given up, the lease is given back.
+    /// Ends the engine: cycles under way are given up. Whoever leads next may begin after that.
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
     }

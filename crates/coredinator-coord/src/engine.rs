@@ -6,24 +6,23 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{Epoch, LeaseOperation, SharedClock, StoreError, coordination::DEFAULT_GROUP};
+use coredinator_core::{Epoch, SharedClock, StoreError, coordination::DEFAULT_GROUP};
+use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    CoordError, CoordinationConfig, CoordinatorOptions, ServiceView, Strategies,
+    CoordError, CoordinationConfig, CoordinatorOptions, LeadView, ServiceView, Strategies,
     agents::{Book, Moment},
     driver,
     events::{EventKind, EventLog},
     group::Group,
-    persist::{LEASE, Loaded, Persist},
+    persist::{Loaded, Persist},
     resolve::Chosen,
     transport::AgentTransport,
 };
 
-/// How long the lease holds without being renewed, how often it is renewed, and how often it is tried for.
-const LEASE_TTL: Duration = Duration::from_secs(15);
-const RENEW: Duration = Duration::from_secs(5);
+/// How long what a leader needs to read waits for a store that could not be read.
 const RETRY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Engine {
@@ -38,9 +37,9 @@ pub(crate) struct Engine {
     /// Held while the list of agents or settings are changed.
     pub(crate) registering: tokio::sync::Mutex<()>,
     book: Mutex<Book>,
-    holder: String,
+    view: Arc<dyn LeadView>,
     lead: Mutex<Lead>,
-    /// The lease may have been lost.
+    /// Another may lead.
     doubt: Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -48,16 +47,17 @@ pub(crate) struct Engine {
 
 #[derive(Debug)]
 struct Lead {
+    /// The epoch under which all has been taken over.
     epoch: Option<Epoch>,
-    /// Why it does not lead.
+    /// Why none has.
     trouble: String,
-    /// Until when the lease holds for certain.
-    until: Instant,
+    /// The highest epoch under which the store has refused to write.
+    refused: Epoch,
 }
 
 impl Engine {
     pub(crate) async fn start(options: CoordinatorOptions) -> Result<Arc<Self>, CoordError> {
-        let CoordinatorOptions { store, clock, strategies, config, services, host, transport, holder } = options;
+        let CoordinatorOptions { store, clock, strategies, config, services, host, transport, lead: view } = options;
         let mut groups = BTreeMap::new();
         let mut commands = Vec::new();
         for (name, group) in &config.groups {
@@ -70,7 +70,7 @@ impl Engine {
             commands.push((Arc::clone(&group), receiver));
             groups.insert(name.clone(), group);
         }
-        let lead = Lead { epoch: None, trouble: "it has just begun".to_owned(), until: Instant::now() };
+        let lead = Lead { epoch: None, trouble: "it has just begun".to_owned(), refused: Epoch::ZERO };
         let engine = Arc::new(Self {
             events: Arc::new(EventLog::new(Arc::clone(&clock))),
             book: Mutex::new(Book::new(config.max_agents)),
@@ -79,18 +79,20 @@ impl Engine {
             config,
             services,
             transport,
-            persist: Persist::new(store),
+            persist: Persist::new(store, view.lease()),
             groups,
             registering: tokio::sync::Mutex::new(()),
-            holder,
+            view,
             lead: Mutex::new(lead),
             doubt: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        engine.take_lead().await;
+        // From here on nothing that changes is missed.
+        let changes = engine.view.changes();
+        engine.follow_lead().await;
         let keeper = Arc::clone(&engine);
-        engine.tasks.spawn(async move { keeper.stop.clone().run_until_cancelled(keeper.keep_lead()).await });
+        engine.tasks.spawn(async move { keeper.stop.clone().run_until_cancelled(keeper.keep_lead(changes)).await });
         for (group, receiver) in commands {
             let (engine, stop) = (Arc::clone(&engine), engine.stop.clone());
             let driver = driver::Driver::new(Arc::clone(&engine), group);
@@ -130,18 +132,18 @@ impl Engine {
         if self.stop.is_cancelled() {
             return Err(CoordError::Ended);
         }
+        let epoch = self.view.leading().map_err(CoordError::NotLeading)?;
         let lead = self.lead();
-        match lead.epoch {
-            Some(epoch) if Instant::now() < lead.until => Ok(epoch),
-            Some(_) => Err(CoordError::NotLeading("the lease could not be renewed in time".to_owned())),
-            None => Err(CoordError::NotLeading(lead.trouble.clone())),
-        }
+        if lead.epoch == Some(epoch) { Ok(epoch) } else { Err(CoordError::NotLeading(lead.trouble.clone())) }
     }
 
     /// Passes on how a write ended, and takes note if it says that another leads.
     pub(crate) fn stored<T>(&self, written: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error @ StoreError::Fenced { .. }) = &written {
+        if let Err(error @ StoreError::Fenced { given, .. }) = &written {
+            let refused = self.lead().refused.max(*given);
+            self.lead().refused = refused;
             self.lost(&error.to_string());
+            self.view.doubt();
             self.doubt.notify_one();
         }
         written
@@ -157,12 +159,36 @@ impl Engine {
         }
     }
 
-    /// Tries to lead; whether it does.
-    async fn take_lead(&self) -> bool {
-        match self.acquire().await {
-            Ok((epoch, loaded, since)) => {
+    /// Takes over, or lets go, as is said of who leads. `false`: it could not, and has to be tried again.
+    async fn follow_lead(&self) -> bool {
+        let epoch = match self.view.leading() {
+            Ok(epoch) => epoch,
+            Err(why) => {
+                self.lost(&why);
+                return true;
+            }
+        };
+        let (has, refused) = {
+            let lead = self.lead();
+            (lead.epoch, lead.refused)
+        };
+        if has == Some(epoch) || epoch <= refused {
+            return true;
+        }
+        let _turn = self.registering.lock().await;
+        match self.persist.load().await {
+            Ok(loaded) => {
+                let used = loaded.groups.values().map(|head| head.epoch).max().unwrap_or(0);
+                if epoch.0 <= used {
+                    let why = format!("plans of epoch {used} are stored, which is not before its own, {epoch}");
+                    tracing::error!(%epoch, used, "this coredinator leads under an epoch that was used before");
+                    self.lost(&why);
+                    return true;
+                }
                 self.adopt(loaded, epoch);
-                *self.lead() = Lead { epoch: Some(epoch), trouble: String::new(), until: since + LEASE_TTL };
+                let mut lead = self.lead();
+                (lead.epoch, lead.trouble) = (Some(epoch), String::new());
+                drop(lead);
                 tracing::info!(%epoch, "this coredinator leads the agents");
                 self.events.tell(None, EventKind::Leading { epoch: epoch.0 });
                 true
@@ -172,23 +198,6 @@ impl Engine {
                 false
             }
         }
-    }
-
-    /// Takes the lease under an epoch that nothing was ever decided under, and reads what was.
-    async fn acquire(&self) -> Result<(Epoch, Loaded, Instant), StoreError> {
-        let store = self.persist.store();
-        let take = LeaseOperation::Acquire { ttl: LEASE_TTL };
-        let mut since = Instant::now();
-        let mut lease = store.lease(LEASE, &self.holder, take).await?;
-        let loaded = self.persist.load().await?;
-        let used = loaded.groups.values().map(|head| head.epoch).max().unwrap_or(0);
-        if lease.epoch.0 <= used {
-            // An earlier life of this coredinator held it when it was killed. Given back and taken again, it has a new epoch.
-            store.lease(LEASE, &self.holder, LeaseOperation::Release { epoch: lease.epoch }).await?;
-            since = Instant::now();
-            lease = store.lease(LEASE, &self.holder, take).await?;
-        }
-        Ok((lease.epoch, loaded, since))
     }
 
     /// Makes what the store holds one's own.
@@ -231,33 +240,13 @@ impl Engine {
         }
     }
 
-    async fn keep_lead(&self) {
+    async fn keep_lead(&self, mut changes: futures_util::stream::BoxStream<'static, ()>) {
         loop {
-            let pause = if self.lead().epoch.is_some() { RENEW } else { RETRY };
-            let _ = tokio::time::timeout(pause, self.doubt.notified()).await;
-            let leads = self.lead().epoch;
-            match leads {
-                Some(epoch) => self.renew(epoch).await,
-                None => {
-                    let _turn = self.registering.lock().await;
-                    self.take_lead().await;
-                }
-            }
-        }
-    }
-
-    async fn renew(&self, epoch: Epoch) {
-        let since = Instant::now();
-        let operation = LeaseOperation::Renew { epoch, ttl: LEASE_TTL };
-        match self.persist.store().lease(LEASE, &self.holder, operation).await {
-            Ok(_) => self.lead().until = since + LEASE_TTL,
-            // The lease may hold still; what is written is refused by the store if it does not.
-            Err(error) if error.is_retryable() && since < self.lead().until => {
-                tracing::warn!(%error, "the lease could not be renewed");
-            }
-            Err(error) => {
-                self.lost(&error.to_string());
-                self.doubt.notify_one();
+            let again = if self.follow_lead().await { Duration::MAX } else { RETRY };
+            tokio::select! {
+                Some(()) = changes.next() => {}
+                () = self.doubt.notified() => {}
+                () = tokio::time::sleep(again) => {}
             }
         }
     }
@@ -265,12 +254,6 @@ impl Engine {
     pub(crate) async fn shutdown(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
-        let epoch = self.lead().epoch.take();
-        if let Some(epoch) = epoch {
-            let given_back = self.persist.store().lease(LEASE, &self.holder, LeaseOperation::Release { epoch }).await;
-            if let Err(error) = given_back {
-                tracing::warn!(%error, "the lease could not be given back");
-            }
-        }
+        self.lead().epoch = None;
     }
 }

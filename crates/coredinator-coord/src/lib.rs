@@ -39,7 +39,7 @@ pub use coordinator::{
 };
 pub use error::CoordError;
 pub use events::{CoordinationEvent, EventKind, Events};
-pub use persist::Amount;
+pub use persist::{Amount, highest_epoch};
 pub use record::{
     CycleOutcome, CycleRecord, CycleSummary, DecidedBy, FaultKind, NegotiationRound, NegotiationWord, StrategyFault,
     Timings,
@@ -48,5 +48,5 @@ pub use replay::{Replayed, replay};
 pub use resolve::{Chosen, Resolved, resolve};
 pub use stats::{GroupStats, Latency};
 pub use strategies::Strategies;
-pub use surroundings::{EveryService, HostView, ServiceView, UnknownHost};
+pub use surroundings::{EveryService, HostView, LeadView, ServiceView, UnknownHost};
 pub use transport::{AgentTransport, HttpTransport};

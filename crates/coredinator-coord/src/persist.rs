@@ -7,7 +7,7 @@
 //! | `coordination/holdings/{group}/{n}` | a list of [`Holding`]s, in the order of agents |
 //! | `coordination/settings/{group}` | [`Settings`]: what was changed at run time |
 //!
-//! Names are [escaped](escape), so that each has a key of its own. Everything is written under the lease.
+//! Names are [escaped](escape), so that each has a key of its own. Everything is written under the leader's lease.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,8 +18,6 @@ use coredinator_core::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// The name of the lease.
-pub(crate) const LEASE: &str = "coordination";
 const AGENTS: &str = "coordination/agents/";
 const GROUPS: &str = "coordination/groups/";
 const HOLDINGS: &str = "coordination/holdings/";
@@ -84,6 +82,8 @@ pub(crate) struct Loaded {
 #[derive(Clone)]
 pub(crate) struct Persist {
     store: Arc<dyn Store>,
+    /// Under which everything is written.
+    lease: Option<Arc<str>>,
 }
 
 /// What of a group's holdings lies in the store, so that only what changes is written.
@@ -109,12 +109,16 @@ struct Chunk<H> {
 }
 
 impl Persist {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    pub(crate) fn new(store: Arc<dyn Store>, lease: Option<&str>) -> Self {
+        Self { store, lease: lease.map(Into::into) }
     }
 
-    pub(crate) fn store(&self) -> &dyn Store {
-        self.store.as_ref()
+    async fn write(&self, epoch: Epoch, batch: Batch) -> Result<(), StoreError> {
+        let batch = match &self.lease {
+            Some(lease) => batch.fenced(lease.as_ref(), epoch),
+            None => batch,
+        };
+        self.store.write(batch).await.map(drop)
     }
 
     /// Reads everything. What cannot be read is passed over and told in the log: one bad record is no reason to lead nobody.
@@ -140,17 +144,17 @@ impl Persist {
 
     pub(crate) async fn save_agent(&self, epoch: Epoch, agent: &Agent) -> Result<(), StoreError> {
         let batch = Batch::new().put(key(AGENTS, agent.agent_id.as_str(), None), json(agent)?, Precondition::Any);
-        self.store.write(batch.fenced(LEASE, epoch)).await.map(drop)
+        self.write(epoch, batch).await
     }
 
     pub(crate) async fn delete_agent(&self, epoch: Epoch, agent: &AgentId) -> Result<(), StoreError> {
         let batch = Batch::new().delete(key(AGENTS, agent.as_str(), None), Precondition::Any);
-        self.store.write(batch.fenced(LEASE, epoch)).await.map(drop)
+        self.write(epoch, batch).await
     }
 
     pub(crate) async fn save_settings(&self, epoch: Epoch, settings: &Settings) -> Result<(), StoreError> {
         let batch = Batch::new().put(key(SETTINGS, &settings.group, None), json(settings)?, Precondition::Any);
-        self.store.write(batch.fenced(LEASE, epoch)).await.map(drop)
+        self.write(epoch, batch).await
     }
 
     /// Writes where a group is and what its agents hold: in one batch, unless that is very large; then the head last, so that
@@ -168,7 +172,7 @@ impl Persist {
         let (mut batch, mut size) = (Batch::new(), 0);
         for (at, chunk) in chunks.iter().enumerate().filter(|(at, chunk)| before.get(*at) != Some(chunk)) {
             if size > BATCH {
-                self.store.write(std::mem::take(&mut batch).fenced(LEASE, epoch)).await?;
+                self.write(epoch, std::mem::take(&mut batch)).await?;
                 size = 0;
             }
             size += chunk.len();
@@ -180,10 +184,20 @@ impl Persist {
             batch = batch.delete(key(HOLDINGS, &head.group, Some(at)), Precondition::Any);
         }
         batch = batch.put(key(GROUPS, &head.group, None), json(head)?, Precondition::Any);
-        self.store.write(batch.fenced(LEASE, epoch)).await?;
+        self.write(epoch, batch).await?;
         (written.parts, written.chunks) = (chunks.len(), chunks);
         Ok(())
     }
+}
+
+/// The highest epoch under which anything was decided; 0: nothing was. Whoever leads next has to have one above it.
+///
+/// # Errors
+/// The store's, if it cannot be read.
+pub async fn highest_epoch(store: &dyn Store) -> Result<Epoch, StoreError> {
+    let listing = store.list(GROUPS).await?;
+    let heads = listing.records.iter().filter_map(|record| read::<GroupHead>(record.key.as_str(), &record.value));
+    Ok(Epoch(heads.map(|head| head.epoch).max().unwrap_or(0)))
 }
 
 fn chunks(group: &str, holdings: &[Arc<Holding>]) -> Result<Vec<Vec<u8>>, StoreError> {

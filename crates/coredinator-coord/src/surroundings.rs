@@ -1,6 +1,7 @@
 //! What the engine needs to know of the world around it.
 
-use coredinator_core::ServiceName;
+use coredinator_core::{Epoch, ServiceName};
+use futures_util::stream::BoxStream;
 
 /// Tells about services.
 pub trait ServiceView: Send + Sync + 'static {
@@ -41,4 +42,23 @@ impl HostView for UnknownHost {
     fn memory_bytes(&self) -> f64 {
         0.0
     }
+}
+
+/// Tells whether this coredinator leads, and so decides for the agents. Who leads is not this crate's to decide.
+pub trait LeadView: Send + Sync + 'static {
+    /// The lease by which it leads: everything is written under it. `None`: nobody else could write.
+    fn lease(&self) -> Option<&str>;
+
+    /// The epoch under which it leads at this moment, 1 or more; it is above that of every leader before. Else why it does not
+    /// lead, for people. Answered from memory, at once, and never late: before another leads, this no longer says so.
+    ///
+    /// # Errors
+    /// Why it does not lead.
+    fn leading(&self) -> Result<Epoch, String>;
+
+    /// The store has refused a write under the lease: another may lead.
+    fn doubt(&self);
+
+    /// Tells, again and again, that [`leading`](Self::leading) may answer otherwise than before. Never ends.
+    fn changes(&self) -> BoxStream<'static, ()>;
 }

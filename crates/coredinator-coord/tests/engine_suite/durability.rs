@@ -91,9 +91,9 @@ async fn a_lease_that_is_lost_during_a_cycle_keeps_it_from_the_agents() {
     while engine.status().groups[0].cycle == 0 {
         tokio::task::yield_now().await;
     }
-    plant.store.lease("coordination", "one", LeaseOperation::Release { epoch: Epoch(1) }).await.unwrap();
+    plant.store.lease("leader", "one", LeaseOperation::Release { epoch: Epoch(1) }).await.unwrap();
     let ttl = Duration::from_secs(3600);
-    let other = plant.store.lease("coordination", "two", LeaseOperation::Acquire { ttl }).await.unwrap();
+    let other = plant.store.lease("leader", "two", LeaseOperation::Acquire { ttl }).await.unwrap();
     engine.intend(wants("b", 1, &[("run", 3.0, 1.0)])).unwrap();
     let record = cycle.await.unwrap().unwrap();
     assert_eq!((record.outcome, record.success), (CycleOutcome::Withheld, Some(false)));
@@ -105,7 +105,7 @@ async fn a_lease_that_is_lost_during_a_cycle_keeps_it_from_the_agents() {
     assert!(matches!(engine.register(agent(json!({"agent_id": "c"}))).await, Err(CoordError::NotLeading(_))));
     assert!(engine.agent("c").is_err(), "a write that was refused does not happen");
 
-    plant.store.lease("coordination", "two", LeaseOperation::Release { epoch: other.epoch }).await.unwrap();
+    plant.lead.take(plant.store.as_ref()).await;
     let epoch = leads(&engine, other.epoch.0).await;
     let record = engine.step("default").await.unwrap();
     assert_eq!((record.outcome, record.epoch, record.cycle), (CycleOutcome::Distributed, epoch, 2));

@@ -8,15 +8,18 @@ use std::{
 
 use async_trait::async_trait;
 use coredinator_coord::{
-    AgentTransport, CoordinationConfig, Coordinator, CoordinatorOptions, EveryService, Strategies, UnknownHost,
+    AgentTransport, CoordinationConfig, Coordinator, CoordinatorOptions, EveryService, LeadView, Strategies,
+    UnknownHost,
     transport::{Ask, DecisionMessage, NegotiationAnswer, NegotiationRequest, TransportError},
 };
 use coredinator_core::{
-    Store, SystemClock,
+    Epoch, LeaseOperation, Store, SystemClock,
     coordination::{Agent, AgentId, Intention},
 };
 use coredinator_registry::store::MemoryStore;
+use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 /// Longer than anything takes on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -102,10 +105,52 @@ impl AgentTransport for Fakes {
     }
 }
 
+/// A lease that tests take, and lose.
+#[derive(Debug)]
+pub(crate) struct Lead(watch::Sender<Option<Epoch>>);
+
+impl Lead {
+    pub(crate) fn nobody() -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(None)))
+    }
+
+    /// Takes the lease from whoever has it.
+    pub(crate) async fn take(&self, store: &dyn Store) {
+        let seen = store.lease("leader", "one", LeaseOperation::Inspect).await.unwrap();
+        let ttl = Duration::from_secs(3600);
+        let take = LeaseOperation::Take { epoch: seen.epoch, expires_at: seen.expires_at, above: Epoch::ZERO, ttl };
+        let taken = store.lease("leader", "one", take).await.unwrap();
+        self.0.send_replace(Some(taken.epoch));
+    }
+}
+
+impl LeadView for Lead {
+    fn lease(&self) -> Option<&str> {
+        Some("leader")
+    }
+
+    fn leading(&self) -> Result<Epoch, String> {
+        self.0.borrow().ok_or_else(|| "nobody leads".to_owned())
+    }
+
+    fn doubt(&self) {
+        self.0.send_replace(None);
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        let told = stream::unfold(self.0.subscribe(), |mut changes| async {
+            changes.changed().await.ok()?;
+            Some(((), changes))
+        });
+        Box::pin(told)
+    }
+}
+
 /// What an engine in a test is made of.
 pub(crate) struct Plant {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) fakes: Arc<Fakes>,
+    pub(crate) lead: Arc<Lead>,
     pub(crate) options: CoordinatorOptions,
 }
 
@@ -122,6 +167,7 @@ impl Plant {
         let config = CoordinationConfig::parse("/coordination", &fields, &strategies).unwrap();
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let fakes = Arc::new(Fakes::default());
+        let lead = Lead::nobody();
         let options = CoordinatorOptions {
             store: Arc::clone(&store),
             clock: Arc::new(SystemClock),
@@ -130,12 +176,14 @@ impl Plant {
             services: Arc::new(EveryService),
             host: Arc::new(UnknownHost),
             transport: Arc::clone(&fakes) as _,
-            holder: "one".to_owned(),
+            lead: Arc::clone(&lead) as _,
         };
-        Self { store, fakes, options }
+        Self { store, fakes, lead, options }
     }
 
+    /// An engine that leads.
     pub(crate) async fn start(&self) -> Coordinator {
+        self.lead.take(self.options.store.as_ref()).await;
         Coordinator::start(self.options.clone()).await.unwrap()
     }
 }

@@ -1,6 +1,7 @@
 //! Puts the parts together: configuration in, a running coredinator out.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -9,12 +10,13 @@ use std::{
 
 use coredinator_coord::{CoordError, Coordinator, CoordinatorOptions, Strategies, transport::HttpTransport};
 use coredinator_core::{
-    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, SharedClock, Store, StoreError,
-    SystemClock, Timestamp, coordination::CoordinationStrategy,
+    Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, RuntimeName, Scope, SharedClock, Store,
+    StoreError, SystemClock, Timestamp, coordination::CoordinationStrategy,
 };
 use coredinator_registry::{
     ConfigOutcome, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
     health::{ProbeRegistry, ProbedRuntimes},
+    leadership::{JoinError, Leadership, LeadershipOptions},
 };
 #[cfg(feature = "docker")]
 use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
@@ -29,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
     config::Config,
-    coordination::{Machine, Services},
-    metrics,
+    coordination::{Lead, Machine, Services},
+    metrics, node,
     reload::{self, Reloader},
     store::OpenedStore,
 };
@@ -67,6 +69,9 @@ pub enum StartError {
     /// The store cannot be opened or read.
     #[error("cannot open the store")]
     Store(#[from] StoreError),
+    /// It cannot join the replicas on the store.
+    #[error("cannot join the replicas of coredinator on this store")]
+    Join(#[from] JoinError),
     /// A runtime cannot be set up.
     #[error("cannot set up a runtime")]
     Runtime(#[from] RuntimeError),
@@ -106,8 +111,12 @@ type RuntimeMaker = Box<dyn FnOnce(&Identity) -> Result<Arc<dyn Runtime>, Runtim
 /// What a runtime needs to know of the coredinator that it works for.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Unique per store, and the same after every restart: what runtimes mark their instances with.
+    /// Unique per store, and the same after every restart: what runtimes mark their instances with where every replica reaches
+    /// them alike.
     pub owner: String,
+    /// The same, unique per store and node: what runtimes mark their instances with that live on this machine alone. Where no
+    /// other replica can use the store it is `owner`.
+    pub local_owner: String,
     /// What stamps.
     pub clock: SharedClock,
     /// Where files can be kept: the data directory's `logs`.
@@ -130,13 +139,15 @@ impl Coredinator {
             read: None,
         }
         .runtime(|identity| {
-            let options =
-                ProcessRuntimeOptions::new(&identity.log_dir, &identity.owner).with_clock(Arc::clone(&identity.clock));
+            // Those of before the store was shared are found, too.
+            let options = ProcessRuntimeOptions::new(&identity.log_dir, &identity.local_owner)
+                .with_former_owner(&identity.owner)
+                .with_clock(Arc::clone(&identity.clock));
             Ok(Arc::new(ProcessRuntime::new(options)?))
         });
         #[cfg(feature = "docker")]
         let new = new.runtime(|identity| {
-            let options = DockerRuntimeOptions::new(&identity.owner).with_clock(Arc::clone(&identity.clock));
+            let options = DockerRuntimeOptions::new(&identity.local_owner).with_clock(Arc::clone(&identity.clock));
             Ok(Arc::new(DockerRuntime::new(options)))
         });
         #[cfg(feature = "kubernetes")]
@@ -225,13 +236,16 @@ impl Coredinator {
             None => OpenedStore::open(&config, &data_dir).await?,
         };
         let store = opened.store();
-        let identity =
-            Identity { owner: owner(store.as_ref()).await?, clock: Arc::clone(&clock), log_dir: data_dir.logs() };
+        let owner = owner(store.as_ref()).await?;
+        let (started_at, seed) = (clock.now(), fastrand::u64(..));
+        let leadership = join(&config, &data_dir, &store, address, started_at).await?;
+        let sole = !store.capabilities().shared;
+        let local_owner = if sole { owner.clone() } else { format!("{owner}.{}", leadership.node()) };
+        let identity = Identity { owner, local_owner, clock: Arc::clone(&clock), log_dir: data_dir.logs() };
         let made: Result<Vec<_>, _> = runtimes.into_iter().map(|make| make(&identity)).collect();
         let runtimes = Runtimes::new(made?);
         let probed = runtimes.iter().map(Arc::clone).collect::<ProbedRuntimes>();
         let probes = ProbeRegistry::builtin().with_runtimes(probed).with_all(&probes);
-        let (started_at, seed) = (clock.now(), fastrand::u64(..));
         let options = RegistryOptions {
             store: Arc::clone(&store),
             clock: Arc::clone(&clock),
@@ -239,7 +253,8 @@ impl Coredinator {
             check_concurrency: CHECK_CONCURRENCY,
             seed,
         };
-        let registry = Registry::open(options).await?;
+        let registry = Registry::open_at(options, leadership.place(reached_by_all(&runtimes))).await?;
+        registry.take_up_unplaced().await?;
         registry.release_stops().await?;
         let declared = match &source {
             Some(name) => Some(reload::apply(&registry, &runtimes, &config, name).await?),
@@ -256,7 +271,7 @@ impl Coredinator {
             services: Arc::new(Services(registry.clone())),
             host: Arc::new(Machine::here()),
             transport: Arc::new(HttpTransport::new()),
-            holder: identity.owner.clone(),
+            lead: Arc::new(Lead(registry.place().clone())),
         })
         .await?;
         let supervisor = Supervisor::start(SupervisorOptions {
@@ -284,6 +299,7 @@ impl Coredinator {
         let ready = mark_ready(ready, supervisor.adopted());
         Ok(Running {
             registry,
+            leadership,
             coordinator,
             supervisor,
             address,
@@ -303,6 +319,7 @@ impl Coredinator {
 /// A running coredinator.
 pub struct Running {
     registry: Registry,
+    leadership: Leadership,
     coordinator: Coordinator,
     supervisor: Supervisor,
     address: SocketAddr,
@@ -362,8 +379,16 @@ impl Running {
 
     /// Ends it: services first (unless they are left running), then streams, then requests under way. While services stop,
     /// the API goes on telling. Cancelling `force` turns an orderly stop into one that kills.
+    ///
+    /// Where several replicas share the store, what the leader does is handed over before anything else, and services that
+    /// another replica can look after go on.
     pub async fn stop(self, how: Shutdown, force: CancellationToken) {
         self.ready.send_replace(Readiness::Draining);
+        if !self.registry.place().is_sole() {
+            self.supervisor.step_down().await;
+            self.coordinator.shutdown().await;
+            self.leadership.resign().await;
+        }
         self.supervisor.shutdown(how, force).await;
         self.coordinator.shutdown().await;
         self.streams.cancel();
@@ -371,9 +396,44 @@ impl Running {
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server ended badly");
         }
+        self.leadership.leave().await;
         self.registry.close();
         self.opened.close().await;
     }
+}
+
+/// Joins the replicas on the store, as the node that this is.
+async fn join(
+    config: &Config,
+    data_dir: &DataDir,
+    store: &Arc<dyn Store>,
+    address: SocketAddr,
+    started_at: Timestamp,
+) -> Result<Leadership, StartError> {
+    let identity = node::identity(data_dir, config.node.as_ref())?;
+    let advertised = config.advertise.clone().unwrap_or_else(|| match address.ip() {
+        // It listens everywhere: others know the machine by its name.
+        ip if ip.is_unspecified() => format!("http://{}:{}", node::host_name(), address.port()),
+        _ => format!("http://{address}"),
+    });
+    let leadership = Leadership::join(LeadershipOptions {
+        store: Arc::clone(store),
+        identity: identity.clone(),
+        timing: config.leadership,
+        above: coredinator_coord::highest_epoch(store.as_ref()).await?,
+        address: Some(advertised),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at,
+    })
+    .await?;
+    node::remember(data_dir, &identity, leadership.node());
+    Ok(leadership)
+}
+
+/// The runtimes whose instances every replica reaches alike.
+fn reached_by_all(runtimes: &Runtimes) -> BTreeSet<RuntimeName> {
+    let all = runtimes.iter().filter(|runtime| runtime.capabilities().scope == Scope::Cluster);
+    all.map(|runtime| runtime.name()).collect()
 }
 
 async fn bind(host: &str, port: u16) -> Result<TcpListener, StartError> {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod coordination;
 pub mod logging;
 mod metrics;
+mod node;
 pub mod reload;
 mod serve;
 mod store;

@@ -118,6 +118,9 @@ fn told(error: &ReloadError) -> String {
     }
 }
 
+/// How often a file is applied anew because another replica changed the configuration meanwhile.
+const TRIES: u32 = 10;
+
 /// Applies what a file says, if it is not what it was when it was last applied.
 ///
 /// # Errors
@@ -136,8 +139,18 @@ pub(crate) async fn apply(
     if !errors.is_empty() {
         return Err(RegistryError::Invalid(errors));
     }
-    let edit = ConfigEdit::new(ConfigSource::File, "file", format!("{file} applied"));
-    let outcome = registry.change_config(&config.live(), edit).await?;
+    let mut tries = 0;
+    let outcome = loop {
+        let edit = ConfigEdit::new(ConfigSource::File, "file", format!("{file} applied"));
+        match registry.change_config(&config.live(), edit).await {
+            // Another replica was quicker, with the same file for all that is known.
+            Err(RegistryError::Stale { .. }) if tries < TRIES => {
+                tries += 1;
+                registry.catch_up().await?;
+            }
+            done => break done?,
+        }
+    };
     let revision = outcome.revision;
     if outcome.skipped {
         tracing::info!(revision, "{file} is as it was when it was last applied: the configuration stays");

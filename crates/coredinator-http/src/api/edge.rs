@@ -23,10 +23,15 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AsItIs;
 
+/// The whole path of a request, wherever routing has got to.
+#[derive(Debug, Clone)]
+pub(super) struct AskedFor(pub(super) Uri);
+
 /// What every request passes.
-pub(super) async fn edge(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    request.extensions_mut().insert(AskedFor(uri.clone()));
     let response = match refuse_foreign(&request, &api.options) {
         Some(problem) => problem.into_response(),
         None => answer(&api.options, request, next).await,

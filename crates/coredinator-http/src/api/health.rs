@@ -1,12 +1,14 @@
 //! How everything is: services, the machine, coredinator itself.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     extract::{Path, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use coredinator_core::{HealthCheck, ServiceStatus};
+use coredinator_core::{HealthCheck, InstanceRecord, ServiceStatus};
 use coredinator_registry::{
     ServiceView,
     health::{CheckCell, CheckResult as Kept},
@@ -14,9 +16,11 @@ use coredinator_registry::{
 
 use super::{
     edge::AsItIs,
+    forward::PASSED_ON_BY,
+    leadership,
     model::{
-        Check, CheckKind, CheckResult, Health, HealthOfService, OverallStatus, ProblemDocument, ServiceHealth,
-        SystemHealth, SystemMetrics, Version,
+        Check, CheckKind, CheckResult, Health, HealthOfService, OverallStatus, ProblemDocument, ReplicaRole,
+        ServiceHealth, SystemHealth, SystemMetrics, Version,
     },
     params::{NoParams, Params},
     problem::Problem,
@@ -50,7 +54,10 @@ fn overall<'a>(services: impl IntoIterator<Item = &'a ServiceStatus>) -> Overall
         (status = 503, description = "coredinator is coming up or going down", body = SystemHealth),
     )
 )]
-pub(super) async fn system(State(api): State<Api>, _: NoParams) -> Response {
+pub(super) async fn system(State(api): State<Api>, _: NoParams, headers: HeaderMap) -> Response {
+    // Asked by another replica, it tells what it knows itself.
+    let alone = headers.contains_key(PASSED_ON_BY);
+    let peers = if alone { Vec::new() } else { api.peers.ask(&api).await };
     let services = api.registry.services();
     let of_service = |view: &ServiceView| HealthOfService {
         status: view.status,
@@ -58,17 +65,34 @@ pub(super) async fn system(State(api): State<Api>, _: NoParams) -> Response {
         response_time: view.response_time().map(|time| format!("{}ms", as_millis(time).round())),
     };
     let ready = api.ready.borrow().is_ready();
-    let status = if ready { overall(services.iter().map(|view| &view.status)) } else { OverallStatus::Unhealthy };
+    let mut told: BTreeMap<_, _> = services.iter().map(|view| (view.name().clone(), of_service(view))).collect();
+    for view in &services {
+        let elsewhere = !view.instances.iter().any(|i| is_checked_here(&api, view, Some(&i.record)))
+            && !is_checked_here(&api, view, None);
+        // Of the newest result of its checks those know who make them.
+        let newer = peers.iter().filter_map(|peer| peer.services.get(view.name()));
+        if let (true, Some(kept)) = (elsewhere, told.get_mut(view.name())) {
+            for newer in newer {
+                if newer.last_check > kept.last_check {
+                    kept.clone_from(newer);
+                }
+            }
+        }
+    }
+    let status = if ready { overall(told.values().map(|health| &health.status)) } else { OverallStatus::Unhealthy };
     let uptime = api.now().duration_since(api.info.started_at).as_secs();
     answer(
         ready,
         Json(SystemHealth {
             status,
-            services: services.iter().map(|view| (view.name().clone(), of_service(view))).collect(),
+            services: told,
             system_metrics: SystemMetrics {
                 cpu_usage: format!("{}%", api.system.cpu()),
                 memory_usage: format!("{}%", api.system.memory()),
-                active_agents: active_agents(&api),
+                active_agents: peers
+                    .iter()
+                    .find(|peer| peer.leadership.role == ReplicaRole::Leader)
+                    .map_or_else(|| active_agents(&api), |leader| leader.system_metrics.active_agents),
             },
             version: api.info.version.clone(),
             uptime_seconds: u64::try_from(uptime).unwrap_or(0),
@@ -79,8 +103,13 @@ pub(super) async fn system(State(api): State<Api>, _: NoParams) -> Response {
                 .as_ref()
                 .and_then(crate::reload::Reloader::last)
                 .map(|last| super::model::Reload { at: millis(last.at), error: last.error }),
+            leadership: leadership::in_short(&api),
         }),
     )
+}
+
+fn is_checked_here(api: &Api, view: &ServiceView, instance: Option<&InstanceRecord>) -> bool {
+    api.registry.place().checks(&view.record, instance)
 }
 
 /// How many agents take part in coordination; none where it is disabled.
@@ -153,7 +182,8 @@ pub(super) async fn readyz(State(api): State<Api>, mut params: Params) -> Result
         (false, false) => format!("{readiness}\n"),
         (true, _) => {
             let services = api.registry.services().len();
-            format!("[+]registry ok: {services} services\n[{mark}]server {readiness}\n")
+            let leadership = leadership::in_lines(&api);
+            format!("[+]registry ok: {services} services\n{leadership}[{mark}]server {readiness}\n")
         }
     };
     Ok(answer(ready, text))

@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use coredinator_core::ServiceStatus;
-use coredinator_registry::ServiceView;
+use coredinator_registry::{
+    ServiceView,
+    leadership::{Role, Standing},
+};
 
 use super::{
     model::{ProblemDocument, Service},
@@ -46,6 +49,7 @@ fn own(api: &Api) -> String {
     line(&mut text, "coredinator_start_time_seconds", None, started);
     gauge(&mut text, "coredinator_ready", "1 unless this server is coming up or going down.");
     line(&mut text, "coredinator_ready", None, f64::from(u8::from(api.ready.borrow().is_ready())));
+    leadership(&mut text, &api.registry.place().standing());
     gauge(&mut text, "coredinator_services", "How many services have this status.");
     let services = api.registry.services();
     for status in ServiceStatus::ALL {
@@ -82,6 +86,26 @@ fn documents(text: &mut String, services: &[Arc<ServiceView>]) {
             let labels = [("service", view.name().as_str()), ("replica", replica.as_str())];
             line(text, "coredinator_instance_config_revision", labels, in_force as f64);
         }
+    }
+}
+
+/// Who leads, as this replica knows it.
+fn leadership(text: &mut String, standing: &Standing) {
+    let leads = f64::from(u8::from(standing.role == Role::Leader));
+    gauge(text, "coredinator_leader", "1 while this replica leads.");
+    line(text, "coredinator_leader", None, leads);
+    gauge(text, "coredinator_leader_epoch", "The leader's epoch, which rises with every new leader.");
+    line(text, "coredinator_leader_epoch", None, standing.epoch.0 as f64);
+    gauge(text, "coredinator_node_epoch", "The epoch under which this replica acts for its node; 0: it does not.");
+    line(text, "coredinator_node_epoch", None, standing.node_epoch.0 as f64);
+    if let Some(heard) = standing.heard {
+        gauge(text, "coredinator_store_silence_seconds", "How long ago the shared store answered last.");
+        line(text, "coredinator_store_silence_seconds", None, heard.as_secs_f64());
+    }
+    gauge(text, "coredinator_replicas", "How many replicas share the store, by whether they were heard of of late.");
+    let alive = standing.replicas.iter().filter(|replica| replica.lost.is_none()).count();
+    for (state, count) in [("alive", alive), ("lost", standing.replicas.len() - alive)] {
+        line(text, "coredinator_replicas", Some(("state", state)), count as f64);
     }
 }
 

@@ -21,13 +21,16 @@ mod coordination_schema;
 mod discovery;
 mod edge;
 mod events;
+mod forward;
 mod health;
 mod inspect;
+mod leadership;
 mod logs;
 mod metrics;
 pub mod model;
 mod openapi;
 mod params;
+mod peers;
 mod problem;
 mod render;
 mod schema;
@@ -51,16 +54,20 @@ use state::Api;
 /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo), as [`serve`] adds it.
 pub fn router(state: ApiState, options: ApiOptions) -> Router {
     let api = Api::new(state, options);
+    let to_node = from_fn_with_state(api.clone(), forward::to_node);
+    let to_owner = from_fn_with_state(api.clone(), forward::to_owner);
+    let to_owner_if_reached = from_fn_with_state(api.clone(), forward::to_owner_if_reached);
+    let to_leader = from_fn_with_state(api.clone(), forward::to_leader);
     let of_service = Router::new()
         .route("/", get(services::get).delete(services::deregister))
-        .route("/health", get(health::of_service))
+        .route("/health", get(health::of_service).layer(to_owner_if_reached))
         .route("/start", post(commands::start))
         .route("/stop", post(commands::stop))
         .route("/restart", post(commands::restart))
         .route("/scale", put(commands::scale))
-        .route("/heartbeat", post(commands::heartbeat))
-        .route("/logs", get(logs::logs))
-        .route("/inspect", get(inspect::inspect))
+        .route("/heartbeat", post(commands::heartbeat).layer(to_owner))
+        .route("/logs", get(logs::logs).layer(to_node.clone()))
+        .route("/inspect", get(inspect::inspect).layer(to_node))
         .route("/endpoints", get(discovery::endpoints));
     let of_agent = Router::new()
         .route("/", get(agents::get).delete(agents::deregister))
@@ -85,7 +92,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .route("/rollback", post(config::rollback))
         .route("/services/{service_id}", get(config::of_service))
         .route("/services/{service_id}/ack", post(config::acknowledge));
-    Router::new()
+    let of_the_leader = Router::new()
         .route("/api/coredinator/agents", get(agents::list))
         .route(
             "/api/coredinator/agents/register",
@@ -95,8 +102,11 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
                 .delete(|api, params| agents::deregister(api, Path("register".to_owned()), params)),
         )
         .nest("/api/coredinator/agents/{agent_id}", of_agent)
-        .nest("/api/coredinator/config", of_config)
         .nest("/api/coredinator/coordination", of_coordination)
+        .layer(to_leader);
+    Router::new()
+        .merge(of_the_leader)
+        .nest("/api/coredinator/config", of_config)
         .route("/api/coredinator/services", get(services::list))
         .route(
             "/api/coredinator/services/register",
@@ -108,6 +118,7 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
         .nest("/api/coredinator/services/{service_id}", of_service)
         .route("/api/coredinator/events", get(events::events))
         .route("/api/coredinator/health", get(health::system))
+        .route("/api/coredinator/leadership", get(leadership::leadership))
         .route("/health", get(health::health))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use coredinator_core::{
-    DependencyCondition, FieldError, HealthStatus, InstanceId, InstanceState, Origin, Outcome, RestartPolicy,
+    DependencyCondition, FieldError, HealthStatus, InstanceId, InstanceState, NodeName, Origin, Outcome, RestartPolicy,
     RuntimeName, ServiceName, ServiceStatus, Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,9 @@ pub struct Service {
     /// What runs its instances; `null`: it is external, watched and never started.
     #[schema(value_type = Option<String>, example = "process")]
     pub runtime: Option<RuntimeName>,
+    /// The node that it names, or where it was declared: where it runs, if its runtime is one of a single machine.
+    #[schema(value_type = Option<String>, example = "plant-a")]
+    pub node: Option<NodeName>,
     /// The program and its arguments; empty for an external service.
     pub command: Vec<String>,
     /// How many instances are declared (or scaled to by hand), whether or not it is stopped.
@@ -149,6 +152,9 @@ pub struct Instance {
     pub since: Timestamp,
     /// Whether it is in discovery.
     pub ready: bool,
+    /// The node on which it lives or lived last; `null`: in a place that every replica of coredinator reaches alike.
+    #[schema(value_type = Option<String>, example = "plant-a")]
+    pub node: Option<NodeName>,
     /// Its process id, where there is one.
     pub pid: Option<u32>,
     /// Where it is reached.
@@ -324,6 +330,103 @@ pub struct SystemHealth {
     pub ready: bool,
     /// How the file was read last while coredinator ran; `null`: not since it was started.
     pub reload: Option<Reload>,
+    /// Who leads, and how fresh what this replica knows is.
+    pub leadership: LeadershipInShort,
+}
+
+/// Whether a replica leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaRole {
+    /// It does: it decides for agents, and looks after what no single node does.
+    Leader,
+    /// Another does, or none.
+    Follower,
+}
+
+/// Who leads, in short.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LeadershipInShort {
+    /// Whether the replica that answers leads.
+    pub role: ReplicaRole,
+    /// The node of the replica that answers; `null`: it has no name.
+    #[schema(value_type = Option<String>, example = "plant-a")]
+    pub node: Option<NodeName>,
+    /// The node of the replica that leads; `null`: none does, as far as is known.
+    #[schema(value_type = Option<String>, example = "plant-a")]
+    pub leader: Option<NodeName>,
+    /// The leader's epoch, which rises with every new leader.
+    pub epoch: u64,
+    /// How long ago the store answered last, in seconds; `null`: nobody else uses it, so nothing is stale.
+    pub stale_seconds: Option<f64>,
+}
+
+/// Who leads among the replicas that share a store, as one of them knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Leadership {
+    /// Whether the replica that answers leads.
+    pub role: ReplicaRole,
+    /// The leader's epoch, which rises with every new leader.
+    pub epoch: u64,
+    /// The replica that leads; `null`: none does, as far as is known.
+    pub leader: Option<Leader>,
+    /// The node of the replica that answers; `null`: it has no name.
+    #[schema(value_type = Option<String>, example = "plant-a")]
+    pub node: Option<NodeName>,
+    /// The epoch under which it acts for its node; 0: it does not, and `trouble` says why.
+    pub node_epoch: u64,
+    /// Whether the store is one that other replicas can use.
+    pub shared: bool,
+    /// How long ago the store answered last, in seconds; `null`: nobody else uses it, so nothing is stale.
+    pub stale_seconds: Option<f64>,
+    /// Why the replica that answers does not act for its node; `null`: it does.
+    pub trouble: Option<String>,
+    /// The times by which leases are kept.
+    pub lease: LeaseTimes,
+    /// All replicas, by node.
+    pub replicas: Vec<Replica>,
+}
+
+/// The replica that leads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Leader {
+    /// Its node.
+    #[schema(value_type = String, example = "plant-a")]
+    pub node: NodeName,
+    /// Where other replicas reach it.
+    pub address: Option<String>,
+}
+
+/// The times by which leases are kept, in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LeaseTimes {
+    /// How long a lease that is not renewed is left to its holder.
+    pub lease_seconds: f64,
+    /// How long a holder that cannot renew goes on to act.
+    pub renew_deadline_seconds: f64,
+    /// How often a lease is renewed, or looked at.
+    pub retry_seconds: f64,
+}
+
+/// One of the replicas that share a store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Replica {
+    /// Its node.
+    #[schema(value_type = String, example = "plant-a")]
+    pub node: NodeName,
+    /// Where other replicas reach it.
+    pub address: Option<String>,
+    /// Its version.
+    pub version: String,
+    /// When it was started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// Whether it leads.
+    pub leads: bool,
+    /// Whether it was heard of within a lease.
+    pub alive: bool,
+    /// How long it was not, if it is not alive.
+    pub silent_seconds: Option<f64>,
 }
 
 /// How the file was read anew.

@@ -2,7 +2,9 @@
 
 use utoipa::OpenApi;
 
-use super::{agents, commands, config, coordination, discovery, events, health, inspect, logs, metrics, services};
+use super::{
+    agents, commands, config, coordination, discovery, events, health, inspect, leadership, logs, metrics, services,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -58,6 +60,7 @@ use super::{agents, commands, config, coordination, discovery, events, health, i
         health::health,
         health::livez,
         health::readyz,
+        leadership::leadership,
         health::version,
         metrics::metrics,
     ),

@@ -273,6 +273,9 @@ pub(super) struct ServiceDocument {
     name: String,
     /// What starts its instances, such as `process`.
     runtime: Option<String>,
+    /// The node on which it runs, where its runtime is one of a single machine; where it is declared, if none is named.
+    #[schema(pattern = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+    node: Option<String>,
     command: Option<CommandLine>,
     /// Variables added to an instance's environment; or a list of `KEY=VALUE`.
     environment: Option<BTreeMap<String, String>>,

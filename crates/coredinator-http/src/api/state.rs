@@ -9,7 +9,7 @@ use coredinator_supervisor::Runtimes;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{problem::Problem, render::Renderer, system::SystemSampler};
+use super::{peers::Peers, problem::Problem, render::Renderer, system::SystemSampler};
 use crate::{
     config::{Config, live::Live},
     reload::Reloader,
@@ -73,7 +73,13 @@ pub(super) struct Parts {
     pub(super) index: watch::Receiver<u64>,
     pub(super) renderer: Renderer,
     pub(super) system: SystemSampler,
+    /// The way to other replicas.
+    pub(super) forwarder: reqwest::Client,
+    pub(super) peers: Peers,
 }
+
+/// How long another replica may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(2);
 
 impl ApiState {
     /// Puts the state together, and starts to sample the machine on the current tokio runtime. Streams and waiting
@@ -92,6 +98,9 @@ impl ApiState {
         let renderer = Renderer::new(info.started_at.as_microsecond().unsigned_abs());
         let system = SystemSampler::start();
         let dry_runs = Semaphore::new(1);
+        // What the proxies of the environment are for is not the traffic between replicas.
+        let forwarder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT);
+        let forwarder = forwarder.redirect(reqwest::redirect::Policy::none()).build().unwrap_or_default();
         Self(Arc::new(Parts {
             registry,
             runtimes,
@@ -103,6 +112,8 @@ impl ApiState {
             index,
             renderer,
             system,
+            forwarder,
+            peers: Peers::default(),
         }))
     }
 }

@@ -106,6 +106,8 @@ pub enum Command {
     Diff(FilesArgs),
     /// Check a configuration, show what is in force, or go back
     Config(ConfigArgs),
+    /// Show how coredinator itself is, who leads, and which replicas there are
+    Status,
     /// Ask whether coredinator itself is well: exit code 0 or 1, for a container's health check
     Healthcheck,
     /// Write a completion script for a shell
@@ -138,6 +140,9 @@ pub struct SettingsArgs {
     /// Let services go on when coredinator ends; it finds them again at its next start
     #[arg(long)]
     pub detach: bool,
+    /// What this machine is called among those that share a database [default: as it calls itself]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
 }
 
 impl SettingsArgs {
@@ -150,6 +155,7 @@ impl SettingsArgs {
             data_dir: self.data_dir.clone(),
             database_url: self.database_url.clone(),
             detach: self.detach.then_some(true),
+            node: self.node.clone(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod replay;
 pub mod serve;
 pub mod services;
 pub mod sse;
+pub mod status;
 pub mod system;
 pub mod table;
 pub mod view;
@@ -156,6 +157,7 @@ async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {
         Command::Plan(args) => apply::plan(program, &client()?, output, args).await,
         Command::Diff(args) => apply::diff(program, &client()?, output, args).await,
         Command::Config(args) => config::run(program, client, output, &args.command).await,
+        Command::Status => status::status(&client()?, output).await,
         Command::Healthcheck => system::healthcheck(&client()?, output).await,
         Command::Completion { shell } => system::completion(output, *shell),
         Command::Version => system::version(&client()?, output).await,

@@ -10,9 +10,11 @@ use coredinator_coord::{CoordinationConfig, Strategies};
 use coredinator_core::{
     CheckTiming, FieldError, HealthCheck, ProbeSpec, Runtime, ServiceSpec, SpecDefaults,
     config::read_layer,
+    duration::Seconds,
     field::{FieldReader, join, kind, nearest},
     validate_spec,
 };
+use coredinator_registry::leadership::LeaseTiming;
 use serde_json::{Map, Value};
 
 use super::{
@@ -53,6 +55,7 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     pub database_url: Option<String>,
     pub detach: Option<bool>,
+    pub node: Option<String>,
 }
 
 impl Overrides {
@@ -64,6 +67,7 @@ impl Overrides {
             ("--data-dir", "data_dir", data_dir.map(Value::from)),
             ("--database-url", "database_url", self.database_url.clone().map(Value::from)),
             ("--detach", "detach", self.detach.map(Value::from)),
+            ("--node", "node", self.node.clone().map(Value::from)),
         ];
         flags
             .into_iter()
@@ -515,6 +519,12 @@ impl Reading {
         };
         let database_url: Option<String> = reader.optional("database_url").filter(|url: &String| !url.is_empty());
         let detach = reader.or("detach", false);
+        let node = reader.optional("node");
+        let advertise: Option<String> = reader.optional("advertise");
+        if let Some(wrong) = advertise.as_deref().and_then(wrong_address) {
+            reader.error("advertise", wrong);
+        }
+        let leadership = reader.parsed("leadership", read_leadership).unwrap_or_default();
         let base = CheckTiming::default();
         let timing = reader.parsed("health_check", |pointer, value| CheckTiming::parse(pointer, value, &base));
         let health_check = timing.unwrap_or(base);
@@ -540,6 +550,9 @@ impl Reading {
             data_dir,
             database_url,
             detach,
+            node,
+            advertise,
+            leadership,
             health_check,
             base: base.unwrap_or_default(),
             services,
@@ -591,6 +604,32 @@ impl Reading {
         across::check(&services, names, &mut self.errors, &mut self.warnings);
         services
     }
+}
+
+/// Reads the times of leases.
+fn read_leadership(pointer: &str, value: Value) -> Result<LeaseTiming, Vec<FieldError>> {
+    let base = LeaseTiming::default();
+    let mut reader = FieldReader::new(pointer, value);
+    let mut time = |key, base| reader.or(key, Seconds(base)).0;
+    let timing = LeaseTiming {
+        lease: time("lease", base.lease),
+        renew_deadline: time("renew_deadline", base.renew_deadline),
+        retry: time("retry", base.retry),
+    };
+    if reader.is_clean() {
+        timing.check().into_iter().for_each(|error| reader.push(error.under(pointer)));
+    }
+    reader.finish(|| timing)
+}
+
+/// What is wrong with an address for other replicas, if anything is.
+fn wrong_address(address: &str) -> Option<String> {
+    let rest = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"));
+    let fits = rest.is_some_and(|rest| {
+        let host = rest.split_once(':').map_or(rest, |(host, _)| host);
+        !host.is_empty() && rest.chars().all(|c| c.is_ascii_graphic() && !"/?#@".contains(c))
+    });
+    (!fits).then(|| format!("must be like http://host:port, but is {address:?}"))
 }
 
 /// Makes a service's paths absolute, so that they mean the same wherever coredinator is started.

@@ -10,6 +10,8 @@
 //!   data_dir: .coredinator          # relative to this file
 //!   database_url: ${DATABASE_URL:-}
 //!   detach: false                   # true: services go on when coredinator ends, and are adopted at its next start
+//!   node: plant-a                   # what this machine is called among those that share a database
+//!   leadership: {lease: 15, renew_deadline: 10, retry: 2}
 //!   health_check: {interval: 30, timeout: 10, retries: 3}
 //!   services:
 //!     corerl: {runtime: process, command: [./corerl, --port, "{port}"], port: 0, health_endpoint: /health}
@@ -23,7 +25,7 @@
 //!   to that folder. The program of its command, where that is a relative path (`./corerl`), is relative to where it runs; a
 //!   bare name (`python3`) is looked up in `PATH`. The program of a health check's command is relative to the file.
 //! - Environment: `COREDINATOR_HOST`, `COREDINATOR_PORT`, `COREDINATOR_DATA_DIR`, `COREDINATOR_DETACH`,
-//!   `COREDINATOR_HEALTH_CHECK__INTERVAL` and so on for its other keys, `COREDINATOR_DATABASE_URL`, or `DATABASE_URL`, over
+//!   `COREDINATOR_NODE`, `COREDINATOR_ADVERTISE`, `COREDINATOR_HEALTH_CHECK__INTERVAL`, `COREDINATOR_LEADERSHIP__LEASE` and so on for its other keys, `COREDINATOR_DATABASE_URL`, or `DATABASE_URL`, over
 //!   which the former wins. An empty variable counts as unset.
 
 mod across;
@@ -52,8 +54,8 @@ pub use services::{Part, load_part, load_services};
 use std::path::PathBuf;
 
 use coredinator_coord::{CoordinationConfig, Strategies};
-use coredinator_core::{CheckTiming, ServiceSpec};
-use coredinator_registry::ConfigDocument;
+use coredinator_core::{CheckTiming, NodeName, ServiceSpec};
+use coredinator_registry::{ConfigDocument, leadership::LeaseTiming};
 use serde_json::{Map, Value, json};
 
 /// What coredinator is told at its start; valid as a whole.
@@ -69,6 +71,12 @@ pub struct Config {
     pub database_url: Option<DatabaseUrl>,
     /// Whether services go on when coredinator ends.
     pub detach: bool,
+    /// What this machine is called among those that share a database; `None`: as it calls itself.
+    pub node: Option<NodeName>,
+    /// Where other replicas reach this one, as `http://host:port`; `None`: where it listens.
+    pub advertise: Option<String>,
+    /// How leases are kept, where several replicas share a database.
+    pub leadership: LeaseTiming,
     /// The timing of health checks where a service does not say.
     pub health_check: CheckTiming,
     /// What the configuration documents of services are laid on.
@@ -90,6 +98,9 @@ impl Default for Config {
             data_dir: PathBuf::from(Self::DEFAULT_DATA_DIR),
             database_url: None,
             detach: false,
+            node: None,
+            advertise: None,
+            leadership: LeaseTiming::default(),
             health_check: CheckTiming::default(),
             base: Map::new(),
             services: Vec::new(),
@@ -129,6 +140,9 @@ impl Config {
             "data_dir": self.data_dir,
             "database_url": self.database_url,
             "detach": self.detach,
+            "node": self.node,
+            "advertise": self.advertise,
+            "leadership": self.leadership,
             "health_check": self.health_check,
             "config": self.base,
             "services": services,

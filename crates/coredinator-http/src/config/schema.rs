@@ -22,6 +22,9 @@ pub fn schema() -> Value {
         "data_dir": {"type": "string", "description": "where the state is kept, relative to the file"},
         "database_url": {"type": ["string", "null"], "description": "another place for the state"},
         "detach": {"type": "boolean", "description": "whether services go on when coredinator ends"},
+        "node": {"type": ["string", "null"], "description": "what this machine is called among those that share a database"},
+        "advertise": {"type": ["string", "null"], "description": "where other replicas reach this one: http://host:port"},
+        "leadership": closed(&json!({"lease": duration(), "renew_deadline": duration(), "retry": duration()})),
         "health_check": {"$ref": "#/$defs/timing"},
         "config": {"type": "object", "description": "what the documents of services that have a config are laid on"},
         "services": services,
@@ -125,6 +128,7 @@ fn service_keys() -> Value {
     json!({
         "name": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"},
         "runtime": {"type": "string", "description": "what runs it: process, docker, or a plugin's; none: it is only watched"},
+        "node": {"type": "string", "description": "the node on which it runs; where it is declared, if none is named"},
         "command": {"$ref": "#/$defs/command"},
         "environment": {"$ref": "#/$defs/texts"},
         "working_dir": {"type": "string"},
@@ -268,6 +272,7 @@ mod tests {
     const EVERYTHING: &str = r#"
 coredinator:
   health_check: {interval: 5}
+  leadership: {lease: 15}
   config: {a: 1}
   services:
     svc:

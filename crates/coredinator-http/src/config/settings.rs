@@ -25,6 +25,11 @@ const SETTINGS: &[(&[&str], Kind)] = &[
     (&["data_dir"], Kind::Text),
     (&["database_url"], Kind::Text),
     (&["detach"], Kind::Flag),
+    (&["node"], Kind::Text),
+    (&["advertise"], Kind::Text),
+    (&["leadership", "lease"], Kind::Text),
+    (&["leadership", "renew_deadline"], Kind::Text),
+    (&["leadership", "retry"], Kind::Text),
     (&["health_check", "interval"], Kind::Text),
     (&["health_check", "timeout"], Kind::Text),
     (&["health_check", "retries"], Kind::Number),
@@ -35,7 +40,8 @@ const SETTINGS: &[(&[&str], Kind)] = &[
 ];
 
 /// The keys below `coredinator` that are settings; the other keys belong to the file alone.
-pub(super) const KEYS: [&str; 6] = ["host", "port", "data_dir", "database_url", "detach", "health_check"];
+pub(super) const KEYS: [&str; 9] =
+    ["host", "port", "data_dir", "database_url", "detach", "node", "advertise", "leadership", "health_check"];
 
 /// What starts the names of coredinator's variables.
 const PREFIX: &str = "COREDINATOR_";

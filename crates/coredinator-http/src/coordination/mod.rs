@@ -6,4 +6,4 @@ mod shape;
 mod surroundings;
 
 pub use read::{agent, intention, problem, problem_from_json};
-pub(crate) use surroundings::{Machine, Services};
+pub(crate) use surroundings::{Lead, Machine, Services};

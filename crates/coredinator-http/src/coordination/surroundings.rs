@@ -1,8 +1,12 @@
 //! What the engine is told of the world: services from the registry, the machine from the system.
 
-use coredinator_coord::{HostView, ServiceView};
-use coredinator_core::{ServiceName, ServiceStatus};
-use coredinator_registry::Registry;
+use coredinator_coord::{HostView, LeadView, ServiceView};
+use coredinator_core::{Epoch, ServiceName, ServiceStatus};
+use coredinator_registry::{
+    Registry,
+    leadership::{Place, Post},
+};
+use futures_util::stream::{self, BoxStream};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 /// Services as the registry knows them.
@@ -55,6 +59,35 @@ impl HostView for Machine {
 
     fn memory_bytes(&self) -> f64 {
         self.memory_bytes
+    }
+}
+
+/// Leads the agents while this replica leads.
+pub(crate) struct Lead(pub(crate) Place);
+
+impl LeadView for Lead {
+    fn lease(&self) -> Option<&str> {
+        Some(coredinator_registry::leadership::LEADER)
+    }
+
+    fn leading(&self) -> Result<Epoch, String> {
+        let tenure = self.0.tenure(Post::Leader);
+        tenure.grant().map(|grant| grant.epoch()).ok_or_else(|| match self.0.standing().leader {
+            Some(node) => format!("node {node} leads"),
+            None => tenure.why_not(),
+        })
+    }
+
+    fn doubt(&self) {
+        self.0.tenure(Post::Leader).doubt();
+    }
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        let changes = self.0.tenure(Post::Leader).changes();
+        Box::pin(stream::unfold(changes, |mut changes| async {
+            changes.changed().await;
+            Some(((), changes))
+        }))
     }
 }
 

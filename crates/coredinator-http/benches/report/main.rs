@@ -13,6 +13,8 @@ mod cycle;
 #[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]
 #[expect(dead_code, reason = "the runtime's tests use more of it")]
 mod engine;
+#[cfg(feature = "postgres")]
+mod failover;
 mod fleet;
 mod http;
 mod load;
@@ -39,6 +41,8 @@ const PARTS: &[(&str, Part)] = &[
     ("api", api::reads),
     ("writes", api::writes),
     ("cycle", cycle::all),
+    #[cfg(feature = "postgres")]
+    ("failover", failover::all),
     ("memory", size::all),
 ];
 

@@ -18,6 +18,7 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         since: now,
         generation: view.record.generation,
         runtime: RuntimeName::new("paper").unwrap(),
+        node: None,
         handle: None,
         pid: Some(4711),
         host: "localhost".to_owned(),
@@ -32,7 +33,7 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         config_revision: 0,
         config_at: None,
     };
-    plant.registry.record(&record.service.clone(), &[record], &[], None, vec![]).await.unwrap();
+    plant.registry.record(&record.service.clone(), &[record], &[], None, vec![], None).await.unwrap();
 }
 
 fn path(rest: &str) -> String {
@@ -142,7 +143,7 @@ async fn a_managed_service_is_gone_when_it_has_stopped() {
     let delete = path("?wait=10m");
     let mut deleting = std::pin::pin!(plant.ask("DELETE", &delete, None));
     assert!(is_waiting(&mut deleting).await);
-    plant.registry.forget_service(&ServiceName::new("a").unwrap()).await.unwrap();
+    plant.registry.forget_service(&ServiceName::new("a").unwrap(), None).await.unwrap();
     assert_eq!(deleting.await.status, 204);
     plant.get(&path("")).await.problem(404, "NotFound");
 }

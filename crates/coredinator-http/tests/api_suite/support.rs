@@ -10,17 +10,17 @@ use axum::{
     http::{HeaderMap, Request, StatusCode},
 };
 use coredinator_coord::{
-    CoordinationConfig, Coordinator, CoordinatorOptions, EveryService, HttpTransport, Strategies, UnknownHost,
+    CoordinationConfig, Coordinator, CoordinatorOptions, EveryService, HttpTransport, LeadView, Strategies, UnknownHost,
 };
 use coredinator_core::{
-    FieldError, InstanceRef, LogLine, LogQuery, LogStream, ObservationStream, OutputStream, Runtime,
+    Epoch, FieldError, InstanceRef, LogLine, LogQuery, LogStream, ObservationStream, OutputStream, Runtime,
     RuntimeCapabilities, RuntimeError, RuntimeName, ServiceName, ServiceSpec, StartRequest, Started, StopRequest,
     Store, SystemClock, unknown_options,
 };
 use coredinator_http::api::{ApiOptions, ApiState, Readiness, ServerInfo, router};
 use coredinator_registry::{Registry, RegistryOptions, health::ProbeRegistry, store::MemoryStore};
 use coredinator_supervisor::Runtimes;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream, stream::BoxStream};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,6 +83,25 @@ pub(crate) struct Plant {
     pub(crate) shutdown: CancellationToken,
 }
 
+/// Nobody else is there.
+struct Alone;
+
+impl LeadView for Alone {
+    fn lease(&self) -> Option<&str> {
+        None
+    }
+
+    fn leading(&self) -> Result<Epoch, String> {
+        Ok(Epoch(1))
+    }
+
+    fn doubt(&self) {}
+
+    fn changes(&self) -> BoxStream<'static, ()> {
+        Box::pin(stream::pending())
+    }
+}
+
 impl Plant {
     pub(crate) async fn new() -> Self {
         Self::with(Arc::new(MemoryStore::new()), ApiOptions::default()).await
@@ -104,7 +123,7 @@ impl Plant {
             services: Arc::new(EveryService),
             host: Arc::new(UnknownHost),
             transport: Arc::new(HttpTransport::new()),
-            holder: "test".to_owned(),
+            lead: Arc::new(Alone),
         })
         .await
         .unwrap();

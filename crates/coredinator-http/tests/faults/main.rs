@@ -26,7 +26,11 @@ mod kubernetes;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod processes;
+#[cfg(feature = "postgres")]
+mod replicas;
 mod services;
+#[cfg(feature = "postgres")]
+mod site;
 mod start_up;
 mod starved;
 mod store;

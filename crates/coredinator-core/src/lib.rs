@@ -51,7 +51,8 @@ pub use status::{
 };
 pub use store::{
     Batch, Change, ChangeStream, Fence, InvalidKey, Key, Lease, LeaseOperation, Listing, Operation, Precondition,
-    Record, Store, StoreCapabilities, StoreError, StoreStatus,
+    Record, Store, StoreCapabilities, StoreCheck, StoreCheckOutcome, StoreConnections, StoreError, StoreLatency,
+    StoreStatus,
 };
 pub use text::command as parse_command;
 

@@ -218,6 +218,75 @@ pub struct StoreCapabilities {
     pub shared: bool,
 }
 
+/// The connections of a store to its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreConnections {
+    /// How many there may be.
+    pub max: u32,
+    /// How many are in use.
+    pub in_use: u32,
+    /// How many wait to be used.
+    pub idle: u32,
+}
+
+/// How long calls of one kind took, in milliseconds, of the newest ones.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct StoreLatency {
+    /// How many calls this tells of; the rest means nothing where it is 0.
+    pub calls: u32,
+    /// Half of them took no longer.
+    pub p50_ms: f64,
+    /// 95 of a hundred took no longer.
+    pub p95_ms: f64,
+    /// 99 of a hundred took no longer.
+    pub p99_ms: f64,
+    /// None took longer.
+    pub max_ms: f64,
+}
+
+/// How one part of a verification ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreCheckOutcome {
+    /// It is as it should be.
+    Ok,
+    /// It is not.
+    Failed,
+    /// It could not be looked at, or means nothing for this back end.
+    Skipped,
+}
+
+/// One part of a verification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreCheck {
+    /// What was looked at, in `snake_case`.
+    pub name: String,
+    /// How it ended.
+    pub outcome: StoreCheckOutcome,
+    /// What was found, without secrets.
+    pub detail: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl StoreCheck {
+    /// One that is as it should be.
+    pub fn ok(name: &str, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), outcome: StoreCheckOutcome::Ok, detail: detail.into(), hint: None }
+    }
+
+    /// One that is not, and what to do.
+    pub fn failed(name: &str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        let outcome = StoreCheckOutcome::Failed;
+        Self { name: name.to_owned(), outcome, detail: detail.into(), hint: Some(hint.into()) }
+    }
+
+    /// One that was not looked at, and why.
+    pub fn skipped(name: &str, detail: impl Into<String>) -> Self {
+        Self { name: name.to_owned(), outcome: StoreCheckOutcome::Skipped, detail: detail.into(), hint: None }
+    }
+}
+
 /// The state of a store, for people and for `/database/status`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoreStatus {
@@ -237,6 +306,16 @@ pub struct StoreStatus {
     pub size_bytes: Option<u64>,
     /// How long a write-read-delete round trip just took, in milliseconds.
     pub round_trip_ms: f64,
+    /// When changes were last forgotten, as far as the back end keeps that.
+    pub compacted_at: Option<Timestamp>,
+    /// Its connections, where it has some.
+    pub connections: Option<StoreConnections>,
+    /// Every lease there ever was, as it stands, in the order of their names.
+    pub leases: Vec<Lease>,
+    /// How long reads took, where that is measured.
+    pub reads: Option<StoreLatency>,
+    /// How long writes took, where that is measured.
+    pub writes: Option<StoreLatency>,
 }
 
 /// Why the store could not do what it was asked.
@@ -396,6 +475,25 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unusable`].
     async fn check(&self) -> Result<StoreStatus, StoreError>;
+
+    /// Looks at everything that has to be right for it to work, part by part. No part fails the call.
+    async fn verify(&self) -> Vec<StoreCheck> {
+        let status = match self.check().await {
+            Ok(status) => status,
+            Err(error) => {
+                return vec![StoreCheck::failed("round_trip", error.to_string(), "see the log of coredinator")];
+            }
+        };
+        let elsewhere = |name| StoreCheck::skipped(name, format!("of no meaning for {}", status.backend));
+        vec![
+            StoreCheck::ok("connectivity", format!("{} {} at {}", status.backend, status.version, status.location)),
+            StoreCheck::ok("migrations", format!("schema version {}", status.schema_version)),
+            StoreCheck::ok("round_trip", format!("written, read and deleted in {:.1} ms", status.round_trip_ms)),
+            elsewhere("privileges"),
+            elsewhere("clock_skew"),
+            elsewhere("replication"),
+        ]
+    }
 
     /// How long ago it is that watches are known to have been up to date, if the store cannot be reached at the moment;
     /// `None` while it can. Answered from memory, at once. A store within this process needs none of its own.

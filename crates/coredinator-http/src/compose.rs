@@ -17,6 +17,7 @@ use coredinator_registry::{
     ConfigOutcome, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
     health::{ProbeRegistry, ProbedRuntimes},
     leadership::{JoinError, Leadership, LeadershipOptions},
+    store::MeasuredStore,
 };
 #[cfg(feature = "docker")]
 use coredinator_runtime_docker::{DockerRuntime, DockerRuntimeOptions};
@@ -235,7 +236,7 @@ impl Coredinator {
             Some(store) => OpenedStore::given(store),
             None => OpenedStore::open(&config, &data_dir).await?,
         };
-        let store = opened.store();
+        let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(opened.store()));
         let owner = owner(store.as_ref()).await?;
         let (started_at, seed) = (clock.now(), fastrand::u64(..));
         let leadership = join(&config, &data_dir, &store, address, started_at).await?;

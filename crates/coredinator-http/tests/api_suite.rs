@@ -6,6 +6,8 @@ mod config;
 mod contract;
 #[path = "api_suite/coordination.rs"]
 mod coordination;
+#[path = "api_suite/database.rs"]
+mod database;
 #[path = "api_suite/errors.rs"]
 mod errors;
 #[path = "api_suite/health.rs"]

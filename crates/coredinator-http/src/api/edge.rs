@@ -19,6 +19,9 @@ use super::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// For how many seconds the store has not been reached: what is told may be that old. Absent where it is reached.
+const STALE: HeaderName = HeaderName::from_static("x-coredinator-stale");
+
 /// A response that is what it should be, although its status is an error's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AsItIs;
@@ -39,6 +42,9 @@ pub(super) async fn edge(State(api): State<Api>, mut request: Request, next: Nex
     let mut response = explain(response, &uri, &id).await;
     tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), id = ?id, "answered");
     response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(stale) = api.registry.stale_for() {
+        response.headers_mut().insert(STALE, stale.as_secs().into());
+    }
     response
 }
 

@@ -50,6 +50,9 @@ fn own(api: &Api) -> String {
     gauge(&mut text, "coredinator_ready", "1 unless this server is coming up or going down.");
     line(&mut text, "coredinator_ready", None, f64::from(u8::from(api.ready.borrow().is_ready())));
     leadership(&mut text, &api.registry.place().standing());
+    gauge(&mut text, "coredinator_store_stale_seconds", "How long the store has not been reached; 0 while it is.");
+    let stale = api.registry.stale_for().unwrap_or_default().as_secs_f64();
+    line(&mut text, "coredinator_store_stale_seconds", None, stale);
     gauge(&mut text, "coredinator_services", "How many services have this status.");
     let services = api.registry.services();
     for status in ServiceStatus::ALL {

@@ -18,6 +18,8 @@ mod commands;
 pub mod config;
 mod coordination;
 mod coordination_schema;
+mod database;
+pub mod database_schema;
 mod discovery;
 mod edge;
 mod events;
@@ -107,6 +109,8 @@ pub fn router(state: ApiState, options: ApiOptions) -> Router {
     Router::new()
         .merge(of_the_leader)
         .nest("/api/coredinator/config", of_config)
+        .route("/api/coredinator/database/status", get(database::status))
+        .route("/api/coredinator/database/verify", post(database::verify))
         .route("/api/coredinator/services", get(services::list))
         .route(
             "/api/coredinator/services/register",

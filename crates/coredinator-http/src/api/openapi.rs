@@ -3,7 +3,8 @@
 use utoipa::OpenApi;
 
 use super::{
-    agents, commands, config, coordination, discovery, events, health, inspect, leadership, logs, metrics, services,
+    agents, commands, config, coordination, database, discovery, events, health, inspect, leadership, logs, metrics,
+    services,
 };
 
 #[derive(OpenApi)]
@@ -56,6 +57,8 @@ use super::{
         config::of_service,
         config::acknowledge,
         config::reload,
+        database::status,
+        database::verify,
         health::system,
         health::health,
         health::livez,
@@ -72,6 +75,7 @@ use super::{
         (name = "agents", description = "who takes part in coordination, what they want and what they get"),
         (name = "coordination", description = "how conflicts between agents are resolved, cycle by cycle"),
         (name = "config", description = "what is declared, as one document with a history"),
+        (name = "database", description = "the store behind everything"),
         (name = "discovery", description = "where services are reached"),
         (name = "server", description = "coredinator itself"),
     )

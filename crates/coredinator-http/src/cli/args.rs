@@ -6,6 +6,9 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use serde_json::Value;
 
+pub use super::db_args::{
+    DbArgs, DbBackupArgs, DbCommand, DbExportArgs, DbMigrateArgs, DbRestoreArgs, DbSettings, DbVerifyArgs,
+};
 use super::{ExitStatus, output::Format};
 use crate::config::Overrides;
 
@@ -108,6 +111,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Show how coredinator itself is, who leads, and which replicas there are
     Status,
+    /// Look at the database behind coredinator, back it up, restore it, or move to another
+    Db(DbArgs),
     /// Ask whether coredinator itself is well: exit code 0 or 1, for a container's health check
     Healthcheck,
     /// Write a completion script for a shell

@@ -13,6 +13,8 @@ pub mod config_view;
 pub mod coordinate;
 pub mod coordination;
 pub mod coordination_view;
+pub mod db;
+mod db_args;
 pub mod events;
 mod exit;
 pub mod human;
@@ -42,7 +44,7 @@ use coredinator_registry::health::ProbeRegistry;
 pub use exit::{ExitStatus, Failure};
 pub use serve::{Serve, ServeFailure, ServeOptions};
 
-use args::{Cli, Command};
+use args::{Cli, Command, DbCommand};
 use client::Client;
 use lifecycle::Action;
 use output::Output;
@@ -158,6 +160,14 @@ async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {
         Command::Diff(args) => apply::diff(program, &client()?, output, args).await,
         Command::Config(args) => config::run(program, client, output, &args.command).await,
         Command::Status => status::status(&client()?, output).await,
+        Command::Db(args) => match &args.command {
+            DbCommand::Status => db::status(&client()?, output).await,
+            DbCommand::Verify(args) => db::verify(program, client, output, args).await,
+            DbCommand::Backup(args) => db::backup(program, output, args).await,
+            DbCommand::Restore(args) => db::restore(program, output, args).await,
+            DbCommand::Export(args) => db::export(program, output, args).await,
+            DbCommand::Migrate(args) => db::migrate(program, output, args).await,
+        },
         Command::Healthcheck => system::healthcheck(&client()?, output).await,
         Command::Completion { shell } => system::completion(output, *shell),
         Command::Version => system::version(&client()?, output).await,

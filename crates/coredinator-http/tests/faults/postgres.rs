@@ -35,11 +35,21 @@ async fn a_coredinator_that_is_killed_finds_everything_in_postgresql() {
 }
 
 /// What holds while the server takes no writes, and what is right again as soon as it does.
-async fn a_server_that_is_away(plant: &Plant, back: impl FnOnce()) {
+async fn a_server_that_takes_nothing(plant: &Plant, away: bool, back: impl FnOnce()) {
     let pids = plant.runs("a", 2).await;
     assert_unavailable(&plant.scale("a", 3).await.unwrap());
     assert_unavailable(&plant.order("a", "stop").await.unwrap());
     assert_eq!(plant.services().await.len(), 1, "reads go on from memory");
+    if away {
+        plant
+            .until("it is told how old what is shown may be", async |plant| {
+                let listing = plant.get("/api/coredinator/services").await.unwrap();
+                listing.status.is_success() && listing.stale.is_some()
+            })
+            .await;
+        let status = plant.get("/api/coredinator/database/status").await.unwrap().ok();
+        assert_eq!((&status["reachable"], status["stale_for_ms"].is_number()), (&json!(false), true), "{status}");
+    }
     assert_eq!(plant.runs("a", 2).await, pids, "running services are not touched");
     // One that dies now is not started again before that can be written down.
     let died = *pids.first().unwrap();
@@ -52,6 +62,11 @@ async fn a_server_that_is_away(plant: &Plant, back: impl FnOnce()) {
     assert_eq!(pids.intersection(&now).count(), 1, "{pids:?} {now:?}");
     plant.scale("a", 3).await.unwrap().ok();
     plant.runs("a", 3).await;
+    plant
+        .until("nothing is stale any more", async |plant| {
+            plant.get("/api/coredinator/services").await.unwrap().stale.is_none()
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,7 +83,7 @@ async fn a_server_that_is_killed_stopped_paused_or_read_only_refuses_changes_and
             // As after a failover that has not ended yet.
             _ => cluster.configure("default_transaction_read_only", "on"),
         }
-        a_server_that_is_away(&plant, || match fault {
+        a_server_that_takes_nothing(&plant, fault != "read-only", || match fault {
             "paused" => cluster.resume(),
             "read-only" => cluster.configure("default_transaction_read_only", "off"),
             _ => cluster.run().unwrap(),

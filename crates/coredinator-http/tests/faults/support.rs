@@ -27,6 +27,8 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) content_type: String,
     pub(crate) retry_after: Option<String>,
+    /// For how long the store has not been reached.
+    pub(crate) stale: Option<String>,
     pub(crate) body: Value,
 }
 
@@ -229,10 +231,10 @@ impl Plant {
         let response = request.send().await.ok()?;
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let (status, content_type) = (response.status(), header("content-type").unwrap_or_default());
-        let retry_after = header("retry-after");
+        let (retry_after, stale) = (header("retry-after"), header("x-coredinator-stale"));
         let text = response.text().await.ok()?;
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Some(Answer { status, content_type, retry_after, body })
+        Some(Answer { status, content_type, retry_after, stale, body })
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<Answer> {

@@ -26,7 +26,7 @@ use std::{
 
 use coredinator_core::{
     Batch, Event, FieldError, HealthCheck, InstanceId, InstanceState, Key, Outcome, ProbeReport, Revision, ServiceName,
-    ServiceSpec, SharedClock, Store, StoreError, StoreStatus, Timestamp, field,
+    ServiceSpec, SharedClock, Store, StoreCheck, StoreError, StoreStatus, Timestamp, field,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -287,6 +287,17 @@ impl Registry {
     /// The store's.
     pub async fn check_store(&self) -> Result<StoreStatus, StoreError> {
         self.shared.store.check().await
+    }
+
+    /// Looks at everything that has to be right for the store to work, part by part.
+    pub async fn verify_store(&self) -> Vec<StoreCheck> {
+        self.shared.store.verify().await
+    }
+
+    /// How long the store has not been followed, if it cannot be reached: what is shown may be that old.
+    #[must_use]
+    pub fn stale_for(&self) -> Option<Duration> {
+        self.shared.store.unreachable_for()
     }
 
     /// The monitor behind the checks, for its statistics.

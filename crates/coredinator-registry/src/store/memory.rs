@@ -166,6 +166,8 @@ impl Store for MemoryStore {
 
     async fn check(&self) -> Result<StoreStatus, StoreError> {
         let state = self.state();
+        let mut leases: Vec<_> = state.leases.values().cloned().collect();
+        leases.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(StoreStatus {
             backend: "memory".to_owned(),
             location: "memory".to_owned(),
@@ -175,6 +177,11 @@ impl Store for MemoryStore {
             compacted: self.inner.feed.compacted(),
             size_bytes: None,
             round_trip_ms: 0.0,
+            compacted_at: None,
+            connections: None,
+            leases,
+            reads: None,
+            writes: None,
         })
     }
 }

@@ -1,23 +1,31 @@
-//! The store back ends: [`MemoryStore`] for tests and ephemeral use, [`SqliteStore`] embedded and durable.
+//! The store back ends: [`MemoryStore`] for tests and ephemeral use, [`SqliteStore`] embedded and durable, [`PostgresStore`] for
+//! several coredinators at once.
 //!
-//! Both judge batches and leases with the same pure functions (`judge`) and tell watchers through the same `feed`, so they
-//! differ only in where records live. Both pass `coredinator_core::conformance::store`.
+//! All judge batches and leases with the same pure functions (`judge`) and tell watchers through the same `feed`, so they
+//! differ only in where records live; those with a disk gather writes alike (`group`). All pass
+//! `coredinator_core::conformance::store`. A [`Snapshot`] carries everything from one to another.
 
 mod feed;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod group;
 mod judge;
+mod measured;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod retention;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod snapshot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+pub use measured::MeasuredStore;
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresOptions, PostgresStore};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use snapshot::{Snapshot, SnapshotError};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteOptions, SqliteStore};
 

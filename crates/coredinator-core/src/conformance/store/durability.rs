@@ -20,6 +20,13 @@ pub(super) async fn a_check_leaves_nothing_behind(subject: Subject) {
         assert_eq!(status.revision, newest, "the check is no write that anybody sees");
         assert!(!status.backend.is_empty() && status.round_trip_ms >= 0.0);
     }
+    let failed = |check: &crate::StoreCheck| check.outcome == crate::StoreCheckOutcome::Failed;
+    let verified = store.verify().await;
+    // What a server is set to is not the store's doing.
+    let of_the_store =
+        |check: &&crate::StoreCheck| matches!(check.name.as_str(), "connectivity" | "migrations" | "round_trip");
+    let own: Vec<_> = verified.iter().filter(of_the_store).collect();
+    assert!(!own.is_empty() && !own.iter().any(|check| failed(check)), "a store that works is verified: {verified:?}");
     assert_eq!(contents(&*store, "").await, pairs(&[("a", "1")]));
     let after = write(&*store, put("b", "1")).await;
     assert_eq!(next(&mut changes).await.revision, after, "the check is not told to watchers");

@@ -63,12 +63,13 @@ impl Connector {
 /// gave up leaves nothing behind that could hold up the next.
 pub(super) struct Pool {
     slots: Semaphore,
+    size: usize,
     idle: Mutex<Vec<PgConnection>>,
 }
 
 impl Pool {
     pub(super) fn new(size: usize) -> Self {
-        Self { slots: Semaphore::new(size), idle: Mutex::default() }
+        Self { slots: Semaphore::new(size), size, idle: Mutex::default() }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<PgConnection>> {
@@ -89,6 +90,11 @@ impl Pool {
     /// Drops the connections that nobody uses: they are probably as broken as the one that was found to be.
     pub(super) fn forget_idle(&self) {
         self.idle().clear();
+    }
+
+    /// How many connections are lent, and wait to be.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.size.saturating_sub(self.slots.available_permits()), self.idle().len())
     }
 
     /// Lends nothing any more.

@@ -58,6 +58,8 @@ pub(super) struct Follower {
     pub(super) look: Arc<Notify>,
     pub(super) reach: Arc<Reach>,
     pub(super) closed: CancellationToken,
+    /// Which of the server's histories is followed, once that is known.
+    pub(super) history: Option<String>,
 }
 
 impl Follower {
@@ -69,7 +71,7 @@ impl Follower {
         }
     }
 
-    async fn follow(self) {
+    async fn follow(mut self) {
         let location = self.connector.options().location();
         let mut pause = Duration::from_millis(50);
         loop {
@@ -84,10 +86,12 @@ impl Follower {
     }
 
     /// Follows over one connection, for as long as that works.
-    async fn session(&self, pause: &mut Duration) -> Result<std::convert::Infallible, sqlx::Error> {
-        let options = self.connector.options();
+    async fn session(&mut self, pause: &mut Duration) -> Result<std::convert::Infallible, sqlx::Error> {
+        let connector = Arc::clone(&self.connector);
+        let options = connector.options();
         let patience = options.patience();
         let mut listener = within(patience, self.listen()).await?;
+        within(patience, self.look_at_history(&mut listener)).await?;
         loop {
             within(patience, self.catch_up(&mut listener)).await?;
             *pause = Duration::from_millis(50);
@@ -137,6 +141,24 @@ impl Follower {
         listener.eager_reconnect(false);
         listener.listen(&self.bell.channel).await?;
         Ok(listener)
+    }
+
+    /// Another server may have taken over, to which not all that was acknowledged had come: the history that was told may not
+    /// be the one that goes on. PostgreSQL numbers histories (timelines), and a takeover begins a new one.
+    async fn look_at_history(&mut self, listener: &mut PgListener) -> Result<(), sqlx::Error> {
+        let history: Option<String> = sqlx::query_scalar(
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END",
+        )
+        .fetch_one(&mut *listener)
+        .await?;
+        let Some(history) = history else { return Ok(()) };
+        let before = self.history.replace(history.clone());
+        if before.is_some_and(|before| before != history) {
+            tracing::warn!(history, "another server has taken over as the store; reading it anew");
+            let row = sqlx::query("SELECT revision, compacted FROM meta").fetch_one(&mut *listener).await?;
+            self.feed.restart(revision(&row, "revision")?, revision(&row, "compacted")?, false);
+        }
+        Ok(())
     }
 
     /// Tells the feed everything that it has not been told.

@@ -18,15 +18,17 @@ mod open;
 mod options;
 mod reader;
 mod schema;
+mod snapshot;
 mod transaction;
+mod verify;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use coredinator_core::{
-    Batch, ChangeStream, Key, Lease, LeaseOperation, Listing, Record, Revision, Store, StoreCapabilities, StoreError,
-    StoreStatus,
+    Batch, ChangeStream, Key, Lease, LeaseOperation, Listing, Record, Revision, Store, StoreCapabilities, StoreCheck,
+    StoreError, StoreStatus,
 };
 use tokio::{
     sync::{Notify, mpsc, oneshot},
@@ -44,7 +46,7 @@ use self::{
     transaction::Bell,
     writer::Writer,
 };
-use super::{feed::Feed, group::Command, judge};
+use super::{Snapshot, feed::Feed, group::Command, judge};
 
 /// How many commands wait in front of the writer before callers wait to hand in theirs.
 const INBOX: usize = 1024;
@@ -73,7 +75,7 @@ struct Inner {
     reader: Arc<Reader>,
     feed: Arc<Feed>,
     reach: Arc<Reach>,
-    patience: Duration,
+    connector: Arc<Connector>,
 }
 
 impl PostgresStore {
@@ -107,7 +109,6 @@ impl PostgresStore {
         let bell =
             Bell { channel: format!("coredinator.{}", options.schema), who: format!("{:016x}", fastrand::u64(..)) };
         let (commands, inbox) = mpsc::channel(INBOX);
-        let patience = options.patience();
         let writer = Writer::new(
             Arc::clone(&connector),
             opened.writer,
@@ -117,12 +118,13 @@ impl PostgresStore {
             Arc::clone(&look),
         );
         let follower = Follower {
-            connector,
+            connector: Arc::clone(&connector),
             feed: Arc::clone(&feed),
             bell,
             look,
             reach: Arc::clone(&reach),
             closed: closed.clone(),
+            history: None,
         };
         tokio::spawn(follower.run());
         let (ending, reading) = (Arc::clone(&feed), Arc::clone(&reader));
@@ -135,7 +137,32 @@ impl PostgresStore {
                 let _ = reply.send(());
             }
         });
-        Ok(Self { inner: Arc::new(Inner { commands, reader, feed, reach, patience }) })
+        Ok(Self { inner: Arc::new(Inner { commands, reader, feed, reach, connector }) })
+    }
+
+    /// Looks at everything that has to be right for a server to be a store, part by part, before it is one; leaves nothing
+    /// behind. Takes at most as long as a connection and eight calls may.
+    pub async fn verify(options: PostgresOptions) -> Vec<StoreCheck> {
+        verify::verify(&Connector::new(options)).await
+    }
+
+    /// Reads all that is held there, at one instant, though coredinators may be using it; nothing is changed. `None`: there
+    /// is no store.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub async fn snapshot(options: PostgresOptions) -> Result<Option<Snapshot>, StoreError> {
+        snapshot::read(&Connector::new(options)).await
+    }
+
+    /// Fills a schema that nobody uses, and is made if it is absent, with a snapshot, in one transaction; reads it back.
+    /// `false`, and nothing is changed, if there was something in it that `replace` does not allow to replace. Epochs do not
+    /// fall by it.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub async fn restore(options: PostgresOptions, snapshot: &Snapshot, replace: bool) -> Result<bool, StoreError> {
+        snapshot::write(&Connector::new(options), snapshot, replace).await
     }
 
     /// Where it is, without secrets.
@@ -165,7 +192,9 @@ impl PostgresStore {
             answer.await.map_err(|_| closed())
         };
         // Others may be before us, each waiting as long for a server that does not answer.
-        timeout(self.inner.patience, asking).await.unwrap_or_else(|_| Err(classify(self.location(), too_slow())))
+        timeout(self.inner.connector.options().patience(), asking)
+            .await
+            .unwrap_or_else(|_| Err(classify(self.location(), too_slow())))
     }
 }
 
@@ -228,6 +257,10 @@ impl Store for PostgresStore {
     async fn check(&self) -> Result<StoreStatus, StoreError> {
         let round_trip = self.ask(|reply| Command::Check { reply }).await??;
         self.inner.reader.status(round_trip).await
+    }
+
+    async fn verify(&self) -> Vec<StoreCheck> {
+        verify::verify(&self.inner.connector).await
     }
 
     fn unreachable_for(&self) -> Option<Duration> {

@@ -49,7 +49,7 @@ async fn try_open(connector: &Connector, location: &str) -> Result<Opened, Failu
 }
 
 /// The version of the tables; `None`: there are none.
-async fn inspect(connection: &mut PgConnection, location: &str) -> Result<Option<u32>, Failure> {
+pub(super) async fn inspect(connection: &mut PgConnection, location: &str) -> Result<Option<u32>, Failure> {
     let found = sqlx::query("SELECT application, schema_version, compatible_from FROM meta WHERE id = 0")
         .persistent(false)
         .fetch_optional(&mut *connection)

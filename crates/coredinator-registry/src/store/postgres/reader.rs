@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use coredinator_core::{Change, Key, Listing, Record, Revision, StoreError, StoreStatus};
+use coredinator_core::{Change, Key, Lease, Listing, Record, Revision, StoreConnections, StoreError, StoreStatus};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,7 @@ use super::{
     connect::{Connector, Pool},
     error::{classify, is_connection, too_slow},
     schema::VERSION,
+    transaction::{lease, stamp},
 };
 use crate::store::feed::{Log, PAGE, Page};
 
@@ -93,6 +94,17 @@ impl Reader {
         classify(&self.location, error)
     }
 
+    /// Those that read, and the two that write and follow.
+    fn connections(&self) -> StoreConnections {
+        let count = |connections: usize| u32::try_from(connections).unwrap_or(u32::MAX);
+        let (in_use, idle) = self.pool.counts();
+        StoreConnections {
+            max: count(self.connector.options().max_connections),
+            in_use: count(in_use + 2),
+            idle: count(idle),
+        }
+    }
+
     pub(super) async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         let rows =
             self.rows("SELECT value, revision FROM records WHERE key = $1", &[Argument::Text(key.as_str())]).await?;
@@ -118,17 +130,21 @@ impl Reader {
 
     pub(super) async fn status(&self, round_trip: Duration) -> Result<StoreStatus, StoreError> {
         const STATUS: &str = "
-            SELECT revision, compacted, schema_version, current_setting('server_version') AS version,
+            SELECT revision, compacted, schema_version,
+                floor(extract(epoch FROM compacted_at) * 1000000)::bigint AS compacted_at, current_setting('server_version') AS version,
                 (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
                     WHERE relkind = 'r' AND relnamespace = (SELECT oid FROM pg_namespace
                         WHERE nspname = current_setting('search_path'))) AS size
             FROM meta";
         let rows = self.rows(STATUS, &[]).await?;
         let row = rows.first().ok_or_else(|| self.wrong(sqlx::Error::RowNotFound))?;
-        self.read_status(row, round_trip).map_err(|error| self.wrong(error))
+        let leases = "SELECT name, holder, epoch AS number, expires_at AS other FROM leases ORDER BY name";
+        let leases = self.rows(leases, &[]).await?.iter().map(lease).collect::<Result<_, _>>();
+        let status = leases.and_then(|leases| self.read_status(row, leases, round_trip));
+        status.map_err(|error| self.wrong(error))
     }
 
-    fn read_status(&self, row: &PgRow, round_trip: Duration) -> Result<StoreStatus, sqlx::Error> {
+    fn read_status(&self, row: &PgRow, leases: Vec<Lease>, round_trip: Duration) -> Result<StoreStatus, sqlx::Error> {
         Ok(StoreStatus {
             backend: "postgres".to_owned(),
             location: self.location.clone(),
@@ -138,6 +154,11 @@ impl Reader {
             compacted: revision(row, "compacted")?,
             size_bytes: row.try_get::<Option<i64>, _>("size")?.map(i64::unsigned_abs),
             round_trip_ms: round_trip.as_secs_f64() * 1e3,
+            compacted_at: row.try_get::<Option<i64>, _>("compacted_at")?.map(stamp).transpose()?,
+            connections: Some(self.connections()),
+            leases,
+            reads: None,
+            writes: None,
         })
     }
 }
@@ -217,7 +238,7 @@ fn record(row: &PgRow, key: Key) -> Result<Record, sqlx::Error> {
     Ok(Record { key, value: row.try_get("value")?, revision: revision(row, "revision")? })
 }
 
-fn key(row: &PgRow) -> Result<Option<Key>, sqlx::Error> {
+pub(super) fn key(row: &PgRow) -> Result<Option<Key>, sqlx::Error> {
     let text: Option<String> = row.try_get("key")?;
     text.map(Key::new).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -156,7 +156,7 @@ async fn read(
     Ok((state, now))
 }
 
-fn lease(row: &PgRow) -> Result<Lease, sqlx::Error> {
+pub(super) fn lease(row: &PgRow) -> Result<Lease, sqlx::Error> {
     Ok(Lease {
         name: row.try_get("name")?,
         holder: row.try_get("holder")?,
@@ -165,7 +165,7 @@ fn lease(row: &PgRow) -> Result<Lease, sqlx::Error> {
     })
 }
 
-fn stamp(micros: i64) -> Result<Timestamp, sqlx::Error> {
+pub(super) fn stamp(micros: i64) -> Result<Timestamp, sqlx::Error> {
     Timestamp::from_microsecond(micros).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
@@ -202,18 +202,18 @@ async fn write(connection: &mut PgConnection, state: &State, bell: &Bell) -> Res
 
 /// The entries of all changes, column by column.
 #[derive(Default)]
-struct Columns<'a> {
-    revisions: Vec<i64>,
-    positions: Vec<i32>,
-    keys: Vec<&'a str>,
-    values: Vec<Option<&'a [u8]>>,
+pub(super) struct Columns<'a> {
+    pub(super) revisions: Vec<i64>,
+    pub(super) positions: Vec<i32>,
+    pub(super) keys: Vec<&'a str>,
+    pub(super) values: Vec<Option<&'a [u8]>>,
     /// Whether no later change of the group is about the same key.
     last: Vec<bool>,
-    weight: u64,
+    pub(super) weight: u64,
 }
 
 impl<'a> Columns<'a> {
-    fn of(changes: &'a [Change]) -> Self {
+    pub(super) fn of(changes: &'a [Change]) -> Self {
         let mut columns = Self::default();
         let mut last = std::collections::HashMap::new();
         for change in changes {

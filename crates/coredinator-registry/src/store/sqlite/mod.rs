@@ -12,6 +12,7 @@ mod open;
 mod options;
 mod reader;
 mod schema;
+mod snapshot;
 mod transaction;
 mod writer;
 
@@ -30,7 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use options::SqliteOptions;
 
 use self::{reader::Reader, writer::Writer};
-use super::{feed::Feed, group::Command, judge};
+use super::{Snapshot, feed::Feed, group::Command, judge};
 
 /// How many commands wait in front of the writer before callers wait to hand in theirs.
 const INBOX: usize = 1024;
@@ -94,6 +95,25 @@ impl SqliteStore {
         );
         tokio::spawn(writer.run());
         Ok(Self { inner: Arc::new(Inner { path, commands, reader, feed }) })
+    }
+
+    /// Reads all that a file holds, at one instant, though a coredinator may be using it; the file is not changed. `None`:
+    /// there is no file.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub async fn snapshot(path: impl AsRef<Path>) -> Result<Option<Snapshot>, StoreError> {
+        snapshot::read(path.as_ref()).await
+    }
+
+    /// Fills a file that nobody uses, and is created if it is absent, with a snapshot, in one transaction; reads it back.
+    /// `false`, and nothing is changed, if there was something in it that `replace` does not allow to replace. Epochs do not
+    /// fall by it.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with).
+    pub async fn restore(path: impl AsRef<Path>, snapshot: &Snapshot, replace: bool) -> Result<bool, StoreError> {
+        snapshot::write(path.as_ref(), snapshot, replace).await
     }
 
     /// Where it is.

@@ -70,7 +70,7 @@ pub(super) async fn open(path: &Path, options: &SqliteOptions) -> Result<Opened,
     Ok(Opened { writer, readers, revision, compacted, history })
 }
 
-fn base(path: &Path) -> SqliteConnectOptions {
+pub(super) fn base(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn connect_writer(
     connect.connect().await
 }
 
-enum Refusal {
+pub(super) enum Refusal {
     Sqlite(sqlx::Error),
     Told(StoreError),
 }
@@ -100,7 +100,7 @@ impl From<sqlx::Error> for Refusal {
 }
 
 /// Refuses a file that is not ours to write, without having changed a byte of it.
-async fn inspect(path: &Path) -> Result<(), Refusal> {
+pub(super) async fn inspect(path: &Path) -> Result<(), Refusal> {
     match header(path) {
         Ok(None) => return Ok(()),
         Ok(Some(header)) if header.starts_with(b"SQLite format 3\0") => {}

@@ -12,6 +12,7 @@ use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use super::{
     error::{classify, damaged},
     schema::VERSION,
+    transaction::lease,
 };
 use crate::store::feed::{Log, PAGE, Page};
 
@@ -88,6 +89,11 @@ impl Reader {
             .fetch_one(&self.pool)
             .await
             .map_err(|error| self.sqlite(error))?;
+        let leases = sqlx::query("SELECT name, holder, epoch AS number, expires_at AS other FROM leases ORDER BY name")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.sqlite(error))?;
+        let leases = leases.iter().map(lease).collect::<Result<_, _>>().map_err(|error| self.sqlite(error))?;
         Ok(StoreStatus {
             backend: "sqlite".to_owned(),
             location: self.path.display().to_string(),
@@ -97,6 +103,11 @@ impl Reader {
             compacted: revision(&row, "compacted").map_err(|error| self.sqlite(error))?,
             size_bytes: size(&self.path),
             round_trip_ms: round_trip.as_secs_f64() * 1e3,
+            compacted_at: None,
+            connections: None,
+            leases,
+            reads: None,
+            writes: None,
         })
     }
 

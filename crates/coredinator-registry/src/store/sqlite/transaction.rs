@@ -108,7 +108,7 @@ async fn begin(connection: &mut SqliteConnection, requests: &[Request<'_>]) -> R
     Ok(state)
 }
 
-fn lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
+pub(super) fn lease(row: &SqliteRow) -> Result<Lease, sqlx::Error> {
     let micros = row.try_get::<i64, _>("other")?;
     Ok(Lease {
         name: row.try_get("name")?,

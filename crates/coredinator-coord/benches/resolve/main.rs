@@ -7,8 +7,8 @@
 //!
 //! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too; with `KHAN_JSON=FOLDER`
 //! they are written there as problems that `coredinator coordinate --problem` reads. `STEPS=N` gives every strategy so many
-//! steps instead of its own measure; `SEED=N` generates other problems of the same kinds; `REFERENCE=N` has `centralized` prove a bound in so many steps beforehand, which then
-//! counts, too.
+//! steps instead of its own measure; `SEED=N` generates other problems of the same kinds; `REFERENCE=N` has `centralized`
+//! prove a bound in so many steps beforehand, which then counts, too.
 
 mod generate;
 mod khan;

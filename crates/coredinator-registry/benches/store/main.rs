@@ -124,6 +124,7 @@ fn service(number: usize) -> Vec<u8> {
         runs_since: 1,
         origin: Origin::Api,
         created_at: SystemClock.now(),
+        node: None,
         deleting: false,
         config: None,
         config_revision: 0,

@@ -25,6 +25,19 @@ pub fn raise_descriptor_limit() -> std::io::Result<Option<u64>> {
     Ok(limit.maximum)
 }
 
+/// Marks every descriptor but the standard three to be closed when a child loads its program, what this process itself
+/// inherited included; `false` where the kernel (before 5.11) cannot.
+///
+/// When it loads it, and not before: a child that was forked and has not loaded its program yet carries no mark by which
+/// anybody could know it. Should coredinator be killed at that moment, its successor waits for as long as the child holds the lock
+/// of the data directory, and only then looks for what runs.
+pub(crate) fn end_with_the_program() -> bool {
+    #[expect(unsafe_code, reason = "neither std nor rustix has the call")]
+    // SAFETY: numbers in, a number out; no descriptor is closed in this process.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    answer == 0
+}
+
 /// Gives a child that has just been started the limit that this process was started with.
 ///
 /// `posix_spawn` can set no limits, and the limit of this process cannot be lowered for the moment of a start, in which

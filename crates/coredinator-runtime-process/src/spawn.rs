@@ -38,7 +38,9 @@ impl Program {
         actions.open_null(0)?;
         actions.duplicate(stdout, 1)?;
         actions.duplicate(stderr, 2)?;
-        actions.close_rest()?;
+        if !descriptors::end_with_the_program() {
+            actions.close_rest()?;
+        }
         if let Some(directory) = &self.working_dir {
             actions.change_directory(directory)?;
         }
@@ -104,7 +106,8 @@ impl FileActions {
         check(unsafe { libc::posix_spawn_file_actions_addchdir_np(&raw mut self.0, directory.as_ptr()) })
     }
 
-    /// Everything here is opened close-on-exec; this is about what coredinator itself inherited.
+    /// For kernels that cannot mark descriptors instead. The lock of the data directory goes with the rest, a moment before
+    /// the program is loaded.
     #[cfg_attr(not(target_env = "gnu"), expect(clippy::unused_self, reason = "only glibc has the call"))]
     fn close_rest(&mut self) -> io::Result<()> {
         #[cfg(target_env = "gnu")]

@@ -32,9 +32,18 @@ impl Connection {
     }
 
     pub(crate) fn send(&mut self, method: &str, path: &str, body: &str) -> Outcome<Answer> {
+        self.exchange(method, path, "", body)
+    }
+
+    /// The same on the condition that what is changed is still what the tag is of.
+    pub(crate) fn send_if(&mut self, method: &str, path: &str, tag: &str, body: &str) -> Outcome<Answer> {
+        self.exchange(method, path, &format!("If-Match: {tag}\r\n"), body)
+    }
+
+    fn exchange(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Outcome<Answer> {
         let (port, length) = (self.port, body.len());
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n{headers}\
              Content-Length: {length}\r\n\r\n{body}"
         );
         self.stream.write_all(request.as_bytes())?;

@@ -6,6 +6,7 @@
 //! Run without `--bench`, as a test, it only says that it was built.
 
 mod api;
+mod config;
 #[cfg(feature = "docker")]
 mod containers;
 mod cycle;
@@ -43,6 +44,7 @@ const PARTS: &[(&str, Part)] = &[
     ("cycle", cycle::all),
     #[cfg(feature = "postgres")]
     ("failover", failover::all),
+    ("config", config::all),
     ("memory", size::all),
 ];
 

@@ -31,6 +31,8 @@
 mod across;
 mod coordination;
 pub mod document;
+#[cfg(test)]
+mod fuzz;
 pub mod interpolate;
 pub(crate) mod live;
 mod load;

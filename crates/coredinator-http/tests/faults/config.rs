@@ -239,8 +239,18 @@ fn reads(plant: &Plant) -> Vec<(u32, String)> {
 /// Programs that listen at ports which several coredinators allocate take turns: to each what is free is free.
 static LISTENING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Waits until the document's revision is in force in every instance.
+/// Waits until the document's revision is in force in every instance. Programs that take long to start are replaced one after
+/// the other, so as long as that goes on it is waited for.
 async fn in_force(plant: &Plant, revision: u64) -> Value {
+    for given in 1..3 {
+        plant
+            .service_until("w", &format!("has given revision {revision} to {given}"), |service| {
+                let instances = service["instances"].as_array().into_iter().flatten();
+                let well = instances.filter(|i| i["config"]["revision"] == revision && i["ready"] == true).count();
+                well >= given || service["replicas"].as_u64() < Some(given as u64)
+            })
+            .await;
+    }
     plant
         .service_until("w", &format!("has revision {revision} in force"), |service| {
             service["config"]["stable"] == revision
@@ -255,7 +265,7 @@ async fn a_new_document_reaches_every_instance_by_each_action_one_after_the_othe
     let _turn = LISTENING.lock().await;
     for action in ["signal", "http", "restart"] {
         let plant = Plant::new(&json!({}));
-        let change = json!({"action": action, "settle": 0.3, "path": "/again"});
+        let change = json!({"action": action, "settle": 0.3, "path": "/again", "timeout": 60});
         let mut worker = worker(&plant, 3, &change, &json!({"lr": 1, "key": {"secret_file": "key"}}));
         worker["config_overrides"] = json!({"1": {"seed": 7}});
         worker["config"]["key"]["secret_file"] = json!(plant.root().join("key"));
@@ -302,7 +312,9 @@ async fn what_makes_an_instance_ill_or_crash_or_silent_is_taken_back_and_reaches
         ("signal", json!({"ack": false}), true),
     ] {
         let mut plant = Plant::new(&json!({}));
-        let change = json!({"action": action, "settle": 0.3, "timeout": 5, "acknowledge": acknowledge});
+        // A program that is slow to come up is no failure; one that stays silent has to be waited for.
+        let timeout = if acknowledge { 10 } else { 60 };
+        let change = json!({"action": action, "settle": 0.3, "timeout": timeout, "acknowledge": acknowledge});
         let mut worker = worker(&plant, 3, &change, &json!({"lr": 1, "ack": true}));
         plant.declare(&json!({"w": worker}));
         plant.start().await;
@@ -341,7 +353,7 @@ async fn a_roll_out_goes_on_after_coredinator_was_killed_in_the_middle_of_it() {
     let mut rng = fastrand::Rng::with_seed(seed);
     for action in ["signal", "restart"] {
         let mut plant = Plant::new(&json!({}));
-        let change = json!({"action": action, "settle": 0.1, "timeout": 20});
+        let change = json!({"action": action, "settle": 0.1, "timeout": 60});
         let mut worker = worker(&plant, 3, &change, &json!({"lr": 0}));
         plant.declare(&json!({"w": worker}));
         plant.start().await;

@@ -1,12 +1,19 @@
 //! The paths about the database, on the store in memory.
 
+use std::{sync::Arc, time::Duration};
+
+use coredinator_core::{LeaseOperation, Store};
+use coredinator_http::api::ApiOptions;
+use coredinator_registry::store::MemoryStore;
 use serde_json::{Value, json};
 
 use crate::support::Plant;
 
 #[tokio::test]
 async fn the_status_tells_what_the_store_tells() {
-    let plant = Plant::new().await;
+    let store = Arc::new(MemoryStore::new());
+    let plant = Plant::with(Arc::clone(&store) as _, ApiOptions::default()).await;
+    store.lease("leader", "a", LeaseOperation::Acquire { ttl: Duration::from_secs(60) }).await.unwrap();
     let status = plant.get("/api/coredinator/database/status").await.json();
     assert_eq!(
         (&status["reachable"], &status["error"], &status["stale_for_ms"]),
@@ -14,7 +21,8 @@ async fn the_status_tells_what_the_store_tells() {
     );
     let store = &status["store"];
     assert_eq!((&store["backend"], &store["location"]), (&json!("memory"), &json!("memory")));
-    assert_eq!(store["leases"].as_array().unwrap().len(), 1, "who leads the agents is told: {store}");
+    let leases = store["leases"].as_array().unwrap();
+    assert_eq!((leases.len(), &leases[0]["name"], &leases[0]["holder"]), (1, &json!("leader"), &json!("a")), "{store}");
     assert_eq!(plant.get("/api/coredinator/database/status?x=1").await.status, 400);
 }
 

@@ -79,10 +79,13 @@ urllib.request.urlopen(urllib.request.Request(sys.argv[1], body, {"content-type"
 PYTHON
 done
 
-# 422: what a schema cannot tell, such as two keys that exclude each other. 504: not settled within `wait`.
+# 412: another configuration than the one in force was named. 422: what a schema cannot tell, such as two keys that exclude
+# each other. 504: not settled within `wait`. 428: what is asked of a change that names no configuration at all.
 cat >"$folder/schemathesis.toml" <<'TOML'
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "422", "504"]
+expected-statuses = ["2xx", "3xx", "401", "403", "404", "409", "412", "422", "504"]
+[checks.missing_required_header]
+expected-statuses = ["400", "422", "428"]
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", "504"]
 TOML

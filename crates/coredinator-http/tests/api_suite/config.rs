@@ -164,7 +164,7 @@ alerts: [{name: ServiceDown}]
     assert_eq!(known.status, 304);
     let schema = plant.get(&format!("{GENERATE}?schema=true")).await;
     assert!(schema.text().contains("config_change"), "{}", schema.text());
-    plant.get(&format!("{GENERATE}?schema=true&service=rl")).await.problem(400, "InvalidParameter");
+    plant.get(&format!("{GENERATE}?schema=true&service=rl")).await.problem(422, "Invalid");
 }
 
 #[tokio::test]

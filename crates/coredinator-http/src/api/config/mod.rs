@@ -57,11 +57,12 @@ const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", 
     ),
     responses(
         (status = 200, description = "the configuration",
-            content((String = "application/yaml"), (Object = "application/json")),
+            content((String = "application/yaml"), (Object = "application/json"), (Object = "application/schema+json")),
             headers(("ETag" = String, description = "for `If-Match` of an update"))),
         (status = 304, description = "as `If-None-Match` says"),
         (status = 400, description = "a query parameter is wrong", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, description = "no such service", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "`schema` and `service` exclude each other", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn generate(
@@ -71,10 +72,10 @@ pub(super) async fn generate(
 ) -> Result<Response, Problem> {
     let service = params.text("service");
     let wants_schema = params.switch("schema");
-    if wants_schema && service.is_some() {
-        params.error("schema", "is of the whole file; leave service out");
-    }
     params.finish()?;
+    if wants_schema && service.is_some() {
+        return Err(Problem::invalid(vec![FieldError::new("?schema", "is of the whole file; leave service out")]));
+    }
     if wants_schema {
         return Ok(written(&headers, None, &schema::schema(), "application/schema+json"));
     }
@@ -207,7 +208,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Option<u64>>, Problem> {
 #[utoipa::path(
     put, path = "/api/coredinator/config/update", tag = "config", operation_id = "update_config",
     params(
-        ("If-Match" = String, Header, description = "the ETag of the configuration that the change was made on, or `*`"),
+        ("If-Match" = String, Header, pattern = r#"^([*]|"[0-9]{1,18}")$"#, description = "the ETag of the configuration that the change was made on, or `*`"),
         ("dry_run" = Option<bool>, Query, description = "only say what would be changed"),
         ("author" = Option<String>, Query, description = "who makes the change"),
         ("message" = Option<String>, Query, description = "why"),
@@ -395,7 +396,7 @@ pub(super) async fn revision(
 #[utoipa::path(
     post, path = "/api/coredinator/config/rollback", tag = "config", operation_id = "rollback_config",
     params(
-        ("If-Match" = Option<String>, Header, description = "only if this is still the configuration"),
+        ("If-Match" = Option<String>, Header, pattern = r#"^([*]|"[0-9]{1,18}")$"#, description = "only if this is still the configuration"),
         ("dry_run" = Option<bool>, Query, description = "only say what would be changed"),
         ("author" = Option<String>, Query, description = "who makes the change"),
         ("message" = Option<String>, Query, description = "why"),

@@ -124,6 +124,7 @@ impl From<&SectionPlan> for PlannedSection {
 
 /// What a configuration would change, and what follows from that.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConfigPlan)]
 pub struct Plan {
     /// Every service that the configuration declares, before or after, in the order of their names.
     pub services: Vec<PlannedService>,

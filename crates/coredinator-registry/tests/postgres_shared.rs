@@ -229,12 +229,21 @@ async fn of_two_processes_one_holds_a_lease_and_a_fenced_write_of_the_other_is_r
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_that_open_an_empty_database_at_once_make_its_tables_once() {
     let Some(cluster) = Cluster::shared() else { return };
-    let url = cluster.database();
-    let opened = futures_util::future::join_all((0..8).map(|_| open(&url))).await;
-    let writes = opened.iter().enumerate().map(|(number, store)| store.write(put(&format!("n/{number}"), "x")));
-    let revisions: std::collections::BTreeSet<_> =
-        futures_util::future::join_all(writes).await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(revisions, (1..=8).map(Revision).collect());
+    // Several times: who looks while another has just committed depends on chance.
+    for _ in 0..6 {
+        let url = cluster.database();
+        let opened = (0..8).map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { open(&url).await })
+        });
+        let opened = futures_util::future::join_all(opened).await.into_iter().map(Result::unwrap);
+        let opened: Vec<_> = opened.collect();
+        let writes = opened.iter().enumerate().map(|(number, store)| store.write(put(&format!("n/{number}"), "x")));
+        let revisions: std::collections::BTreeSet<_> =
+            futures_util::future::join_all(writes).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(revisions, (1..=8).map(Revision).collect());
+        futures_util::future::join_all(opened.iter().map(PostgresStore::close)).await;
+    }
 }
 
 /// The next version adds what this one can live with, and says so; the one after that does not.

@@ -50,19 +50,24 @@ async fn try_open(connector: &Connector, location: &str) -> Result<Opened, Failu
 
 /// The version of the tables; `None`: there are none.
 pub(super) async fn inspect(connection: &mut PgConnection, location: &str) -> Result<Option<u32>, Failure> {
+    if let Some(look) = look(connection, location).await? {
+        return Ok(look);
+    }
+    // There are tables, and a moment ago ours were not among them. Another coredinator may have made them in between, all at
+    // once: then they are there now.
+    let again = look(connection, location).await?;
+    again.ok_or_else(|| foreign(location))
+}
+
+/// One look; `None`: there are tables, but not ours.
+async fn look(connection: &mut PgConnection, location: &str) -> Result<Option<Option<u32>>, Failure> {
     let found = sqlx::query("SELECT application, schema_version, compatible_from FROM meta WHERE id = 0")
         .persistent(false)
         .fetch_optional(&mut *connection)
         .await;
-    let foreign = || {
-        Failure::Told(format!(
-            "{location} holds tables that are not coredinator's; they have been left as they are: name another schema \
-             (?schema=…) or database"
-        ))
-    };
     let row = match found {
         Ok(Some(row)) => row,
-        Ok(None) => return Err(foreign()),
+        Ok(None) => return Err(foreign(location)),
         Err(error) if is_missing(&error) => {
             let others: i64 = sqlx::query_scalar(
                 "SELECT count(*) FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace
@@ -71,14 +76,21 @@ pub(super) async fn inspect(connection: &mut PgConnection, location: &str) -> Re
             .persistent(false)
             .fetch_one(connection)
             .await?;
-            return if others == 0 { Ok(None) } else { Err(foreign()) };
+            return Ok(if others == 0 { Some(None) } else { None });
         }
         Err(error) => return Err(error.into()),
     };
     let number = |column: &str| row.try_get::<i32, _>(column).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
     let (version, compatible_from) = (number("schema_version")?, number("compatible_from")?);
     check_version(location, version, compatible_from)?;
-    Ok(Some(version.min(VERSION)))
+    Ok(Some(Some(version.min(VERSION))))
+}
+
+fn foreign(location: &str) -> Failure {
+    Failure::Told(format!(
+        "{location} holds tables that are not coredinator's; they have been left as they are: name another schema \
+         (?schema=…) or database"
+    ))
 }
 
 /// Refuses tables that this code does not know how to use.

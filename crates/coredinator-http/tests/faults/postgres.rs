@@ -13,7 +13,7 @@ use crate::{
 /// A plant on a database of its own, with two instances of `a`.
 async fn plant_on(cluster: &Cluster) -> Plant {
     let mut plant = Plant::new(&json!({"a": with(sleeper(), json!({"replicas": 2}))}));
-    let url = format!("{}?connect_timeout=2&statement_timeout=2", cluster.database());
+    let url = format!("{}?connect_timeout=5&statement_timeout=2", cluster.database());
     plant.arguments = vec!["--database-url".to_owned(), url];
     plant.start().await;
     plant

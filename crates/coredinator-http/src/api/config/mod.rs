@@ -57,7 +57,7 @@ const YAML: [&str; 4] = ["application/yaml", "application/x-yaml", "text/yaml", 
     ),
     responses(
         (status = 200, description = "the configuration",
-            content((String = "application/yaml"), (Object = "application/json"), (Object = "application/schema+json")),
+            content((Object = "application/yaml"), (Object = "application/json"), (Object = "application/schema+json")),
             headers(("ETag" = String, description = "for `If-Match` of an update"))),
         (status = 304, description = "as `If-None-Match` says"),
         (status = 400, description = "a query parameter is wrong", body = ProblemDocument, content_type = "application/problem+json"),
@@ -396,7 +396,7 @@ pub(super) async fn revision(
 #[utoipa::path(
     post, path = "/api/coredinator/config/rollback", tag = "config", operation_id = "rollback_config",
     params(
-        ("If-Match" = Option<String>, Header, pattern = r#"^([*]|"[0-9]{1,18}")$"#, description = "only if this is still the configuration"),
+        ("If-Match" = Option<String>, Header, nullable = false, pattern = r#"^([*]|"[0-9]{1,18}")$"#, description = "only if this is still the configuration"),
         ("dry_run" = Option<bool>, Query, description = "only say what would be changed"),
         ("author" = Option<String>, Query, description = "who makes the change"),
         ("message" = Option<String>, Query, description = "why"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bollard::{container::LogOutput, query_parameters::LogsOptionsBuilder};
+use bollard::{container::LogOutput, models::ContainerSummaryStateEnum, query_parameters::LogsOptionsBuilder};
 use coredinator_core::{LogLine, LogQuery, LogStream, OutputStream, RuntimeError, Timestamp};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
@@ -74,7 +74,9 @@ async fn one(shared: &Shared, query: &LogQuery, replica: u32, sender: &Sender) {
     loop {
         match shared.engine.lives(&query.service, Some(replica)).await {
             Ok(lives) => {
-                let ids: Vec<String> = lives.into_iter().filter_map(|life| life.id).collect();
+                // The output of one that has not started yet ends at once: its start is told, too.
+                let begun = lives.into_iter().filter(|life| life.state != Some(ContainerSummaryStateEnum::CREATED));
+                let ids: Vec<String> = begun.filter_map(|life| life.id).collect();
                 let seen = last.as_ref().and_then(|last| ids.iter().position(|id| id == last));
                 let new = &ids[seen.map_or(0, |seen| seen + 1)..];
                 let tails = match (query.tail, &last) {

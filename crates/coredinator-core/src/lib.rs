@@ -26,6 +26,7 @@ mod restart;
 mod revision;
 mod runtime;
 mod service;
+pub mod size;
 mod status;
 mod store;
 mod text;

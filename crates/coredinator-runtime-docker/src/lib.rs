@@ -56,7 +56,6 @@ mod pull;
 mod runtime;
 mod shared;
 mod shown;
-mod size;
 mod state;
 
 pub use config::DockerRuntimeOptions;

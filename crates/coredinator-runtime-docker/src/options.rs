@@ -5,11 +5,9 @@ use std::{collections::BTreeMap, num::NonZeroU16};
 use coredinator_core::{
     FieldError, ServiceSpec,
     field::{FieldReader, join, kind},
-    parse_command,
+    parse_command, size,
 };
 use serde_json::{Map, Value};
-
-use crate::size;
 
 type Errors = Vec<FieldError>;
 

@@ -109,7 +109,6 @@ mod retry;
 mod runtime;
 mod shared;
 mod shown;
-mod size;
 mod state;
 mod template;
 

@@ -3,11 +3,12 @@
 use coredinator_core::{
     FieldError,
     field::{FieldReader, join},
+    size,
 };
 use serde_json::Value;
 
 use super::{Errors, fail};
-use crate::{labels, size};
+use crate::labels;
 
 /// Something of outside that a pod sees inside.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use coredinator_core::{
     FieldError,
     field::{FieldReader, join, kind},
+    size,
 };
 use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::api::resource::Quantity};
 use serde_json::Value;
 
 use super::{Errors, each, fail};
-use crate::{labels, size, template};
+use crate::{labels, template};
 
 /// When an image is fetched from its registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,9 +1,12 @@
-//! Sizes as Compose writes them.
+//! Sizes in bytes as Compose writes them, for the options of runtimes.
 
 use serde_json::Value;
 
-/// Reads a number of bytes: a whole number, or a text with a unit of 1024 (`512m`, `1.5gb`, `64KiB`).
-pub(crate) fn bytes(value: &Value) -> Result<i64, String> {
+/// Reads a number of bytes above 0: a whole number, or a text with a unit of 1024 (`512m`, `1.5gb`, `64KiB`).
+///
+/// # Errors
+/// What was expected and what was found, for people.
+pub fn bytes(value: &Value) -> Result<i64, String> {
     let wrong = || format!("expected a size such as 512m or 2gb, but found {value}");
     let read = match value {
         Value::Number(number) => number.as_i64(),
@@ -27,7 +30,7 @@ fn parse(text: &str) -> Option<i64> {
     };
     #[expect(clippy::cast_precision_loss, reason = "powers of two are exact")]
     let bytes = number.parse::<f64>().ok()? * (1_i64 << shift) as f64;
-    // The engine counts in signed 64 bits; what is near their end is no machine's memory.
+    // Engines count in signed 64 bits; what is near their end is no machine's memory.
     #[expect(clippy::cast_possible_truncation, reason = "checked to lie within")]
     (0.0..9e18).contains(&bytes).then_some(bytes as i64)
 }

@@ -118,10 +118,14 @@ impl Registry {
         if edit.if_revision.is_some_and(|revision| revision != head.revision) {
             return Err(RegistryError::Stale { current: head.revision });
         }
-        let wanting = if edit.source == ConfigSource::File { Wanting::File } else { Wanting::Whole };
+        let wanting = match edit.source {
+            ConfigSource::File => Wanting::File,
+            ConfigSource::Rollback { .. } => Wanting::Earlier,
+            ConfigSource::Update | ConfigSource::Service => Wanting::Whole,
+        };
         let file = match wanting {
             Wanting::File => Some(self.file_as_applied().await?),
-            Wanting::Whole => None,
+            Wanting::Whole | Wanting::Earlier => None,
         };
         if file.as_ref().is_some_and(|(applied, _)| applied.as_ref() == Some(wanted)) {
             return Ok(ConfigOutcome {

@@ -98,23 +98,25 @@ pub(super) enum Wanting {
     File,
     /// An update of the whole: what the configuration declared goes if it is no longer named. What registered itself stays.
     Whole,
+    /// A return to an earlier revision: as an update, but all that it names is declared by the configuration again, as it was.
+    Earlier,
 }
 
 impl Wanting {
     fn removes(self, origin: Origin) -> bool {
         match self {
             Self::File => origin == Origin::File,
-            Self::Whole => origin != Origin::Api,
+            Self::Whole | Self::Earlier => origin != Origin::Api,
         }
     }
 
     /// Where a service that is wanted is declared from then on. `now`: whether it is declared exactly so, and where.
     pub(super) fn places(self, now: Option<(bool, Origin)>) -> Origin {
         match (self, now) {
-            (Self::File, _) | (Self::Whole, Some((_, Origin::File))) => Origin::File,
+            (Self::File, _) | (_, Some((_, Origin::File))) => Origin::File,
             // What registered itself exactly so stays its own: to hand back what was generated changes nothing.
             (Self::Whole, Some((true, Origin::Api))) => Origin::Api,
-            (Self::Whole, _) => Origin::Config,
+            (Self::Whole | Self::Earlier, _) => Origin::Config,
         }
     }
 }
@@ -314,6 +316,21 @@ mod tests {
     }
 
     #[test]
+    fn where_what_is_wanted_is_declared() {
+        for (wanting, now, placed) in [
+            (Wanting::File, Some((true, Origin::Api)), Origin::File),
+            (Wanting::Whole, None, Origin::Config),
+            (Wanting::Whole, Some((true, Origin::Api)), Origin::Api),
+            (Wanting::Whole, Some((false, Origin::Api)), Origin::Config),
+            (Wanting::Whole, Some((false, Origin::File)), Origin::File),
+            (Wanting::Earlier, Some((true, Origin::Api)), Origin::Config),
+            (Wanting::Earlier, Some((true, Origin::File)), Origin::File),
+        ] {
+            assert_eq!(wanting.places(now), placed, "{wanting:?} {now:?}");
+        }
+    }
+
+    #[test]
     fn who_may_take_what_away() {
         let none = || (Value::Null, Value::Null);
         for (origin, wanting, goes) in [
@@ -323,6 +340,8 @@ mod tests {
             (Origin::File, Wanting::Whole, true),
             (Origin::Config, Wanting::Whole, true),
             (Origin::Api, Wanting::Whole, false),
+            (Origin::Config, Wanting::Earlier, true),
+            (Origin::Api, Wanting::Earlier, false),
         ] {
             let planned = one(Some((managed(&json!({})), origin)), None, none(), wanting);
             assert_eq!(planned.is_some(), goes, "{origin:?} {wanting:?}");

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tokio::{net::unix::pipe, process::Command};
 
-use crate::{command::expand, instance::Instance};
+use crate::{command::expand, instance::Instance, procfs};
 
 /// How often what a command writes is looked at before somebody else's turn comes.
 const LOOKS: usize = 16;
@@ -87,7 +87,7 @@ impl Surroundings {
     pub(crate) fn of(instance: &Instance) -> Option<Self> {
         let pid = instance.handle.pid;
         let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-        let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let environ = procfs::environ(Pid::from_raw(pid)?).ok()??;
         // While it is there, its number is nobody else's: what was read is its own.
         instance.is_alive().then_some(Self { directory, environ })
     }

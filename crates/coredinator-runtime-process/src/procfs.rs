@@ -72,12 +72,20 @@ pub(crate) fn stat(pid: Pid) -> io::Result<Option<Stat>> {
 
 /// The variables with which a process was started and which coredinator sets: `None` if it is gone or another user's.
 ///
-/// While a process loads a program it has no environment at all for a moment, which would make an instance look like
-/// nobody's: then this waits, on a thread that may block.
-///
 /// # Errors
 /// As [`if_there`] says.
 pub(crate) fn tags(pid: Pid) -> io::Result<Option<Tags>> {
+    Ok(environ(pid)?.map(|environ| Tags::parse(&environ)))
+}
+
+/// The variables with which a process was started, each ended by a zero: `None` if it is gone or another user's.
+///
+/// While a process loads a program it has no environment at all for a moment (whoever started it goes on before that is
+/// over), which would make an instance look like nobody's: then this waits, on a thread that may block.
+///
+/// # Errors
+/// As [`if_there`] says.
+pub(crate) fn environ(pid: Pid) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..LOADING_LOOKS {
         let Some(environ) = if_there(fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())))? else {
             return Ok(None);
@@ -92,9 +100,9 @@ pub(crate) fn tags(pid: Pid) -> io::Result<Option<Tags>> {
                 Some(_) => {}
             }
         }
-        return Ok(Some(Tags::parse(&environ)));
+        return Ok(Some(environ));
     }
-    Ok(Some(Tags::default()))
+    Ok(Some(Vec::new()))
 }
 
 /// How many milliseconds loading a program may take before its process counts as one without environment.

@@ -286,7 +286,9 @@ async fn the_exit_of_an_adopted_instance_is_known() {
     let bench = Bench::new();
     let go = bench.dir.path().join("go");
     // The outer shell ends at once, so that init inherits the instance.
-    let script = format!("setsid sh -c 'until [ -e {} ]; do sleep 0.02; done; exit 7' &", go.display());
+    let up = bench.dir.path().join("up");
+    let wait = format!("touch {}; until [ -e {} ]; do sleep 0.02; done; exit 7", up.display(), go.display());
+    let script = format!("setsid sh -c '{wait}' &");
     let mut launcher = Command::new("/bin/sh");
     launcher.args(["-c", &script]).env("COREDINATOR_OWNER", &bench.owner);
     launcher
@@ -295,7 +297,8 @@ async fn the_exit_of_an_adopted_instance_is_known() {
         .env("COREDINATOR_REPLICA", "3");
     assert!(launcher.status().unwrap().success());
     let runtime = &bench.runtime;
-    until("it is found", async || !runtime.list(&[]).await.unwrap().is_empty()).await;
+    // Before it leads a session it would be taken for what is left of an instance, and ended.
+    until("it leads its session", async || up.exists()).await;
     let found = runtime.list(&[]).await.unwrap().remove(0).instance;
     assert_eq!((found.id.as_str(), found.service.as_str(), found.replica), ("svc-3-x", "svc", 3));
     fs::write(&go, "").unwrap();

@@ -114,18 +114,23 @@ fn report(measured: &[Measured], reference: f64) {
     let best = measured.iter().map(|one| one.bound).fold(reference, f64::min);
     for one in measured {
         println!(
-            "  {:<16} {:>9.2} ms  objective {:>12.3}  gap {:>8.4} % ({:.4} %)",
+            "  {:<16} {:>9.2} ms  objective {:>12.3}  gap {} ({})",
             one.strategy,
             one.time.as_secs_f64() * 1e3,
             one.objective,
-            percent(one.objective, best),
-            percent(one.objective, one.bound),
+            gap(one.objective, best),
+            gap(one.objective, one.bound),
         );
     }
 }
 
-fn percent(objective: f64, bound: f64) -> f64 {
-    if bound > 0.0 { 100.0 * (bound - objective) / bound } else { 0.0 }
+/// How far an objective is below a bound, which not every strategy proves.
+fn gap(objective: f64, bound: f64) -> String {
+    match bound {
+        f64::INFINITY => "no bound".to_owned(),
+        bound if bound > 0.0 => format!("{:.4} %", 100.0 * (bound - objective) / bound),
+        _ => "0 %".to_owned(),
+    }
 }
 
 async fn published(folder: &str, strategies: &[std::sync::Arc<dyn CoordinationStrategy>]) {

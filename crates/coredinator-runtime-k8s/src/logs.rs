@@ -12,7 +12,10 @@ use std::{
 use coredinator_core::{LogLine, LogQuery, LogStream, OutputStream, RuntimeError, ServiceName, Timestamp};
 use futures_util::{AsyncBufReadExt, FutureExt, StreamExt, future::BoxFuture, stream};
 use kube::api::LogParams;
-use tokio::{sync::mpsc, time};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time,
+};
 
 use crate::{
     container::CONTAINER,
@@ -26,6 +29,8 @@ const WINDOW: usize = 256;
 /// How many lines, and how many bytes of them, are kept of a life whose pod is taken away.
 const KEPT_LINES: i64 = 50_000;
 const KEPT_BYTES: usize = 2 * 1024 * 1024;
+/// How long a pod is left alone until its output is being read: that of a silent one begins only with its first line.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long the end of a pod's output may take once the pod has ended.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The longest line, in bytes, that is handed on in one piece.
@@ -78,32 +83,51 @@ impl Archive {
         self.records().retain(|(of, _), _| of != service);
     }
 
-    /// Begins to read what a pod printed; the future is to be awaited when the pod has ended.
-    pub(crate) fn keep(&self, shared: &Arc<Shared>, found: &Found) -> BoxFuture<'static, ()> {
+    /// Begins to read what a pod printed, before it is asked to go; the future is to be awaited when it has ended. Dropped
+    /// before that, nothing is kept.
+    pub(crate) async fn keep(&self, shared: &Arc<Shared>, found: &Found) -> BoxFuture<'static, ()> {
         if matches!(found.state, State::Waiting(_)) {
             return std::future::ready(()).boxed();
         }
         let (archive, shared, found) = (self.clone(), Arc::clone(shared), found.clone());
-        let reading = tokio::spawn(async move {
+        let (opened, is_open) = oneshot::channel::<()>();
+        let (enough, mut is_enough) = oneshot::channel::<()>();
+        let mut reading = tokio::spawn(async move {
             let mut record = Record { uid: found.uid.clone(), created_at: found.created_at, ..Record::default() };
             let params = LogParams { follow: true, tail_lines: Some(KEPT_LINES), ..params() };
-            let mut lines = match lines(&shared, &found, &params).await {
+            let answer = tokio::select! {
+                answer = lines(&shared, &found, &params) => answer,
+                _ = &mut is_enough => return,
+            };
+            let _ = opened.send(());
+            let mut lines = match answer {
                 Ok(lines) => lines,
                 Err(trouble) => {
                     tracing::debug!(pod = %found.tags.id, ?trouble, "cannot keep a pod's output");
                     return;
                 }
             };
-            while let Some(Ok(line)) = lines.next().await {
-                record.push(line);
+            loop {
+                tokio::select! {
+                    line = lines.next() => match line {
+                        Some(Ok(line)) => record.push(line),
+                        Some(Err(_)) | None => break,
+                    },
+                    told = &mut is_enough => match told {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                }
             }
             let key = (found.tags.service.clone(), found.tags.replica);
             archive.records().insert(key, Arc::new(record));
         });
+        // A pod that is gone before its output was asked for takes it along.
+        let _ = time::timeout(FIRST_WORD, is_open).await;
         async move {
-            let abort = reading.abort_handle();
-            if time::timeout(LAST_WORDS, reading).await.is_err() {
-                abort.abort();
+            if time::timeout(LAST_WORDS, &mut reading).await.is_err() {
+                let _ = enough.send(());
+                let _ = reading.await;
             }
         }
         .boxed()

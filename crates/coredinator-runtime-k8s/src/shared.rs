@@ -288,7 +288,7 @@ impl Shared {
         self.events.cover(&found.namespace);
         self.events.note(found.clone());
         self.events.note_asked(&found.tags.id);
-        let kept = self.archive.keep(self, found);
+        let kept = self.archive.keep(self, found).await;
         let seconds = u32::try_from(container::grace_seconds(grace)).unwrap_or(u32::MAX);
         let name = found.tags.id.as_str();
         let deleted = self.engine.delete::<Pod>(Call::DELETE_POD, &found.namespace, name, &found.uid, Some(seconds));

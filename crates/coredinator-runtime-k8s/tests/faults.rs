@@ -6,8 +6,9 @@ mod support;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use coredinator_core::{ExecRequest, Runtime, RuntimeError, StopRequest};
+use coredinator_core::{ExecRequest, LogQuery, Runtime, RuntimeError, StopRequest};
 use coredinator_runtime_k8s::{KubernetesRuntime, rbac};
+use futures_util::StreamExt;
 use serde_json::json;
 use support::{
     Double, Fault, NAMESPACE, PATIENCE, Then, client, ends, options, request, request_of, runs, runtime, start,
@@ -78,6 +79,24 @@ async fn what_does_not_pass_is_told_and_nothing_is_concluded() {
     assert!(matches!(stopped, Err(RuntimeError::Unavailable { .. })), "{stopped:?}");
     double.heal();
     assert_eq!(runtime.list(&[]).await.unwrap(), [lasting]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pod_printed_outlives_it_although_reading_is_slow() {
+    let double = Double::start().await;
+    let runtime = runtime(&double, "me");
+    let begun = started(&runtime, "echo here; exec sleep 1000", json!({})).await;
+    let printed = async || {
+        let service = begun.instance.service.clone();
+        let query = LogQuery { service, replica: None, tail: None, since: None, follow: false };
+        let Ok(lines) = runtime.logs(query).await else { return Vec::new() };
+        lines.filter_map(async |line| line.ok().map(|line| line.line)).collect::<Vec<_>>().await
+    };
+    until("it has printed", async || printed().await == ["here"]).await;
+    double.fault(fault("pods/log", "get", 1, Then::Slow(Duration::from_millis(500))));
+    runtime.stop(&begun.instance, StopRequest::KILL).await.unwrap();
+    assert_eq!(double.names("pods", NAMESPACE).len(), 0);
+    assert_eq!(printed().await, ["here"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

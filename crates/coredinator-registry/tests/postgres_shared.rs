@@ -150,6 +150,35 @@ async fn whoever_stops_in_the_middle_of_a_write_holds_up_nobody_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_that_is_given_up_while_it_waits_for_the_lock_does_not_happen_later() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let url = cluster.database();
+    let store = open(&url).await;
+    let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+    let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT FROM coredinator.meta FOR UPDATE").execute(&mut other).await.unwrap();
+    let writing = store.clone();
+    let given_up = tokio::spawn(async move { writing.write(put("late", "x")).await });
+    let waits = timeout(PATIENCE, async {
+        const WAITING: &str =
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while sqlx::raw_sql(WAITING).fetch_optional(&mut other).await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waits.await.expect("it waits for the lock");
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    let kept = tokio::spawn({
+        let store = store.clone();
+        async move { store.write(put("kept", "x")).await }
+    });
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    assert_eq!(kept.await.unwrap().unwrap(), Revision(1), "nothing came before it");
+    assert!(store.get(&key("late")).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_watcher_far_behind_across_another_s_compaction_is_told_to_list_again() {
     let Some(cluster) = Cluster::shared() else { return };
     let url = cluster.database();

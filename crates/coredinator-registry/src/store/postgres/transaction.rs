@@ -105,12 +105,17 @@ pub(super) async fn prepare(
     let (mut state, now) = read(connection, requests, standing).await?;
     let answers = requests.iter().map(|request| state.judge(request, now)).collect();
     if state.changes.is_empty() && state.granted.is_empty() {
-        sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+        give_up(connection).await?;
         return Ok((Done { answers, changes: Vec::new(), standing }, false));
     }
     let weight = write(connection, &state, bell).await?;
     let standing = Standing { revision: state.revision, weight: standing.weight.saturating_add(weight), ..standing };
     Ok((Done { answers, changes: state.changes, standing }, true))
+}
+
+/// Ends a transaction of which nothing is to happen.
+pub(super) async fn give_up(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("ROLLBACK").execute(connection).await.map(drop)
 }
 
 /// Makes what was prepared happen. On an error it may have happened, or not.

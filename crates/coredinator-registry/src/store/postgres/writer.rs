@@ -16,7 +16,7 @@ use super::{
 };
 use crate::store::{
     feed::Feed,
-    group::{self, Command, Request, Waiting, answer_all},
+    group::{self, Command, Waiting, answer_all},
     retention::{Retention, step},
 };
 
@@ -81,12 +81,17 @@ impl Writer {
     /// Carries out a request together with whatever else waits; answers the first command that does not belong with them.
     async fn gather(&mut self, first: Waiting) -> Option<Command> {
         let (mut group, other) = group::gather(first, &mut self.inbox);
-        // Who was told that it took too long must not see it happen later.
-        group.retain(|waiting| !waiting.is_abandoned());
-        if group.is_empty() {
-            return other;
-        }
-        match self.commit(&group).await {
+        let committed = loop {
+            // Who was told that it took too long must not see it happen later.
+            group.retain(|waiting| !waiting.is_abandoned());
+            if group.is_empty() {
+                return other;
+            }
+            if let Some(committed) = self.commit(&group).await.transpose() {
+                break committed;
+            }
+        };
+        match committed {
             Ok(done) => {
                 let standing = done.standing;
                 self.feed.publish(done.changes);
@@ -110,10 +115,10 @@ impl Writer {
         other
     }
 
-    async fn commit(&mut self, group: &[Waiting]) -> Result<Done, Failure> {
-        let requests: Vec<_> = group.iter().map(Waiting::request).collect();
+    /// `None`: nothing has happened, because one of them was abandoned meanwhile.
+    async fn commit(&mut self, group: &[Waiting]) -> Result<Option<Done>, Failure> {
         let patience = self.connector.options().patience();
-        let answer = timeout(patience, self.try_commit(&requests)).await;
+        let answer = timeout(patience, self.try_commit(group)).await;
         answer.unwrap_or_else(|_| {
             self.connection = None;
             self.look.notify_one();
@@ -121,20 +126,26 @@ impl Writer {
         })
     }
 
-    async fn try_commit(&mut self, requests: &[Request<'_>]) -> Result<Done, Failure> {
+    async fn try_commit(&mut self, group: &[Waiting]) -> Result<Option<Done>, Failure> {
+        let requests: Vec<_> = group.iter().map(Waiting::request).collect();
         let mut again = true;
         loop {
             let mut connection = self.connected().await?;
-            let prepared = transaction::prepare(&mut connection, requests, &self.bell, &self.location).await;
+            let prepared = transaction::prepare(&mut connection, &requests, &self.bell, &self.location).await;
             match prepared {
                 Ok((done, to_commit)) => {
+                    if to_commit && group.iter().any(Waiting::is_abandoned) {
+                        transaction::give_up(&mut connection).await?;
+                        self.connection = Some(connection);
+                        return Ok(None);
+                    }
                     if to_commit && let Err(error) = transaction::commit(&mut connection).await {
                         // It may have happened: if so, who follows the table finds it there.
                         self.look.notify_one();
                         return Err(error.into());
                     }
                     self.connection = Some(connection);
-                    return Ok(done);
+                    return Ok(Some(done));
                 }
                 // Nothing has happened.
                 Err(failure) => retry(&mut again, failure)?,

@@ -1,5 +1,7 @@
 //! A service's configuration document: its layers, the secrets it refers to, and what is done when it changes. Pure.
 
+mod effective;
+
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,8 @@ use crate::{
     field::{FieldReader, join, kind},
     text,
 };
+
+pub use effective::{Effective, Layer, without_secrets};
 
 /// How an instance comes to take up a document that has changed. Its file has been written before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -114,12 +118,16 @@ impl ConfigChange {
     }
 }
 
-/// What a service says of its document: `config`, `config_overrides`, `config_change`.
+/// What a service says of its document: `config`, `config_schema`, `config_overrides`, `config_change`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct ServiceConfig {
     /// The service's layer of its document. `None`: it has no document.
     #[serde(rename = "config", skip_serializing_if = "Option::is_none")]
     pub layer: Option<Map<String, Value>>,
+    /// The JSON Schema that its document must keep to, for each replica's as a whole; an object or a boolean. `None`: any
+    /// document will do. Whether it is a schema at all is checked by whoever evaluates it.
+    #[serde(rename = "config_schema", skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
     /// What is laid over it for single replicas.
     #[serde(rename = "config_overrides", skip_serializing_if = "BTreeMap::is_empty")]
     pub overrides: BTreeMap<u32, Map<String, Value>>,
@@ -136,6 +144,7 @@ impl ServiceConfig {
     /// Takes its keys from a service's document. `managed`: whether coredinator runs the service.
     pub(crate) fn read(reader: &mut FieldReader, managed: bool) -> Self {
         let layer = reader.parsed("config", read_layer);
+        let schema = reader.parsed("config_schema", read_schema);
         let overrides = reader.parsed("config_overrides", read_overrides).unwrap_or_default();
         let change = reader.parsed("config_change", ConfigChange::parse).unwrap_or_else(|| ConfigChange {
             // Nobody restarts what somebody else runs.
@@ -144,6 +153,10 @@ impl ServiceConfig {
         });
         if layer.is_none() && !overrides.is_empty() {
             let error = FieldError::new(join(reader.pointer(), "config_overrides"), "has no meaning without config");
+            reader.push(error.with_hint("config: {} gives the service what coredinator.config says"));
+        }
+        if layer.is_none() && schema.is_some() {
+            let error = FieldError::new(join(reader.pointer(), "config_schema"), "has no meaning without config");
             reader.push(error.with_hint("config: {} gives the service what coredinator.config says"));
         }
         if !managed && !overrides.is_empty() {
@@ -155,7 +168,7 @@ impl ServiceConfig {
             reader.push(FieldError::new(pointer, detail).with_hint("action: none; it asks the API for its document"));
         }
         let change = if managed || layer.is_some() { change } else { ConfigChange::default() };
-        Self { layer, overrides, change }
+        Self { layer, schema, overrides, change }
     }
 
     /// The service's document on `base`, before what is laid over it for single replicas; `None` if it has none.
@@ -181,6 +194,17 @@ pub fn read_layer(pointer: &str, value: Value) -> Result<Map<String, Value>, Vec
         }
         Value::Object(layer) if errors.is_empty() => Ok(layer),
         Value::Object(_) => Err(errors),
+        other => Err(vec![FieldError::new(pointer, format!("expected an object, but found {}", kind(&other)))]),
+    }
+}
+
+fn read_schema(pointer: &str, value: Value) -> Result<Value, Vec<FieldError>> {
+    match value {
+        Value::Object(_) | Value::Bool(_) => Ok(value),
+        Value::String(_) => {
+            let error = FieldError::new(pointer, "the schema itself is expected here, but found a text");
+            Err(vec![error.with_hint("the path of a schema's file can stand in a file of coredinator's alone")])
+        }
         other => Err(vec![FieldError::new(pointer, format!("expected an object, but found {}", kind(&other)))]),
     }
 }

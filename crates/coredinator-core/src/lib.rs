@@ -2,10 +2,10 @@
 //!
 //! A plugin author depends on this crate alone. It holds
 //! - the traits that plugins implement: [`Runtime`] (where instances run), [`HealthProbe`] (one health check), [`Store`]
-//!   (the state of the world);
+//!   (the state of the world), [`ConfigValidator`] (whether a configuration document will do);
 //! - the domain types they speak in, parsed at the boundary so that one which exists is valid: [`ServiceName`],
 //!   [`ServiceSpec`], [`RestartPolicy`], [`HealthCheck`], …;
-//! - with the feature `conformance`, a public suite for each trait; with the feature `mock`, a mock of each but
+//! - with the feature `conformance`, a public suite for each of these that runs or keeps anything; with the feature `mock`, a mock of each but
 //!   [`CoordinationStrategy`](coordination::CoordinationStrategy), for which a unit struct with `name` and `resolve` does.
 //!
 //! It does no I/O, starts no task and names no HTTP, SQL or container library.
@@ -30,6 +30,7 @@ pub mod size;
 mod status;
 mod store;
 mod text;
+mod validator;
 
 pub use clock::{Clock, SharedClock, SystemClock, Timestamp};
 pub use config::{ConfigAction, ConfigChange, ServiceConfig};
@@ -56,6 +57,7 @@ pub use store::{
     StoreStatus,
 };
 pub use text::command as parse_command;
+pub use validator::{ConfigCandidate, ConfigValidator, ConfigValidatorError, ConfigVerdict};
 
 #[cfg(feature = "mock")]
-pub use {probe::MockHealthProbe, runtime::MockRuntime, store::MockStore};
+pub use {probe::MockHealthProbe, runtime::MockRuntime, store::MockStore, validator::MockConfigValidator};

@@ -213,6 +213,7 @@ impl ServiceSpec {
         "version",
         "logs",
         "config",
+        "config_schema",
         "config_overrides",
         "config_change",
     ];

@@ -18,6 +18,7 @@ pub use data_dir::{DataDir, DataDirError};
 pub use outbound::post_json;
 pub use registry::{
     Command, ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision,
-    ConfigSource, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, Placed, PlanAction, PlanEffect,
-    Registry, RegistryError, RegistryOptions, SectionPlan, ServicePlan, ServiceView, Was,
+    ConfigSource, ConfigValidation, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, OnUnreachable,
+    Placed, PlanAction, PlanEffect, Registry, RegistryError, RegistryOptions, Schemas, SectionPlan, ServicePlan,
+    ServiceView, Was,
 };

@@ -45,6 +45,12 @@ pub enum RegistryError {
         /// All that is wrong with it.
         Vec<FieldError>,
     ),
+    /// Configuration documents could not be judged, and are not taken without.
+    #[error("nothing was changed, because the configuration could not be judged: {message}")]
+    Unjudged {
+        /// What is the matter.
+        message: String,
+    },
     /// The store did not take it.
     #[error("the change was not stored")]
     Store(#[from] StoreError),
@@ -54,6 +60,10 @@ impl RegistryError {
     /// Whether the same call may succeed later, unchanged.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_retryable() || matches!(error, StoreError::Conflict { .. }))
+        match self {
+            Self::Store(error) => error.is_retryable() || matches!(error, StoreError::Conflict { .. }),
+            Self::Unjudged { .. } => true,
+            _ => false,
+        }
     }
 }

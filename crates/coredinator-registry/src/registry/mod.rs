@@ -33,7 +33,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use config::{
     ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision, ConfigSource,
-    Placed, PlanAction, PlanEffect, SectionPlan, ServicePlan, Was,
+    ConfigValidation, OnUnreachable, Placed, PlanAction, PlanEffect, Schemas, SectionPlan, ServicePlan, Was,
 };
 pub use error::RegistryError;
 pub use events::{EventCursor, EventItem, NewEvent};
@@ -71,6 +71,7 @@ pub struct Registry {
     shared: Arc<Shared>,
     monitor: HealthMonitor,
     probes: ProbeRegistry,
+    validation: Option<Arc<ConfigValidation>>,
     closed: CancellationToken,
     _last: Arc<DropGuard>,
 }
@@ -139,7 +140,7 @@ impl Registry {
         let closed = CancellationToken::new();
         tokio::spawn(follower.run(changes, transitions, places, closed.clone()));
         let last = Arc::new(closed.clone().drop_guard());
-        Ok(Self { shared, monitor, probes, closed, _last: last })
+        Ok(Self { shared, monitor, probes, validation: None, closed, _last: last })
     }
 
     /// Follows the store no longer, for good: before it is closed under it. What was read goes on being told.

@@ -3,13 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
-    Batch, ConfigRollout, DependencyGraph, FieldError, InstanceRecord, Intent, NodeName, Origin, Precondition,
-    RestartPolicy, Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
+    Batch, ConfigCandidate, ConfigRollout, DependencyGraph, FieldError, InstanceRecord, Intent, NodeName, Origin,
+    Precondition, RestartPolicy, Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{NewEvent, Registry, RegistryError, ServiceView, config, keys};
+use super::{
+    NewEvent, Registry, RegistryError, ServiceView,
+    config::{self, Finding, Judged, Schemas},
+    keys,
+};
 use crate::leadership::{Grant, Post};
 
 /// How often a write is decided on anew because another replica was quicker.
@@ -25,6 +29,14 @@ pub enum Declared {
     Unchanged,
     /// It was declared differently before.
     Replaced,
+}
+
+/// How far a declaration has been decided.
+enum Step {
+    /// It is done.
+    Done(Declared, Arc<ServiceView>),
+    /// The validator is to be asked about these first.
+    ToBeJudged(Vec<ConfigCandidate>),
 }
 
 /// A user's command about a managed service.
@@ -44,7 +56,8 @@ impl Registry {
     /// Declares a service: registers a new one, or (with `replace`) changes an existing one.
     ///
     /// # Errors
-    /// [`RegistryError::Invalid`] for health checks of no known kind and for dependency cycles;
+    /// [`RegistryError::Invalid`] for health checks of no known kind, for dependency cycles, and for a document that its schema
+    /// or the validator refuses; [`RegistryError::Unjudged`];
     /// [`RegistryError::Conflict`] (`AlreadyExists`) if it is declared differently and `replace` is not given;
     /// [`RegistryError::Store`].
     pub async fn declare(
@@ -53,9 +66,17 @@ impl Registry {
         origin: Origin,
         replace: bool,
     ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
-        let mut tries = 0;
+        let (mut tries, mut judged) = (0, Judged::default());
         loop {
-            let done = self.declare_once(spec.clone(), origin, replace).await;
+            let done = match self.declare_once(spec.clone(), origin, replace, &judged).await {
+                // Nothing is held while the validator is asked.
+                Ok(Step::ToBeJudged(candidates)) => {
+                    self.judge(&mut judged, candidates).await?;
+                    continue;
+                }
+                Ok(Step::Done(declared, view)) => Ok((declared, view)),
+                Err(error) => Err(error),
+            };
             if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
                 return done;
             }
@@ -67,7 +88,8 @@ impl Registry {
         spec: ServiceSpec,
         origin: Origin,
         replace: bool,
-    ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
+        judged: &Judged,
+    ) -> Result<Step, RegistryError> {
         let name = spec.name.clone();
         // Without dependencies nothing hangs on the other services, and many are declared side by side; but what the
         // configuration declares is one with all of it.
@@ -86,17 +108,18 @@ impl Registry {
         let existing = self.shared.service(name.as_str());
         let mut invalid = self.validate_checks(&spec);
         invalid.extend(self.cycle_with(std::slice::from_ref(&spec), &[]).map(|(_, error)| error));
+        let base = config::base(&head.sections);
+        invalid.extend(Schemas::new().in_service(&spec, &base));
         if !invalid.is_empty() {
             return Err(RegistryError::Invalid(invalid));
         }
-        let base = config::base(&head.sections);
         // What the configuration declares stays its own.
         let configured = existing.as_ref().filter(|view| is_configured(view));
         let origin = configured.map_or(origin, |view| view.record.origin);
         let Some(record) =
             redeclare(existing.as_deref(), spec, origin, (&base, self.shared.place.node()), self.shared.clock.now())
         else {
-            return self.service(name.as_str()).map(|view| (Declared::Unchanged, view));
+            return self.service(name.as_str()).map(|view| Step::Done(Declared::Unchanged, view));
         };
         // One on its way out does not stand against a new one of its name.
         let in_force = existing.as_ref().is_some_and(|view| !view.record.deleting);
@@ -105,12 +128,25 @@ impl Registry {
             let message = format!("service {name} is registered with another spec; replace it with ?replace=true");
             return Err(RegistryError::Conflict { code: "AlreadyExists", message });
         }
+        let now = existing.as_ref().filter(|_| in_force).map(|view| view.record.as_ref());
+        let verdict = match self.verdict(judged, config::candidates(&record.spec, now, &base)) {
+            Ok(verdict) => verdict,
+            Err(candidates) => return Ok(Step::ToBeJudged(candidates)),
+        };
+        let (errors, doubts) = verdict.about(&record.spec, &base);
+        if !errors.is_empty() {
+            return Err(RegistryError::Invalid(errors.into_iter().map(Finding::in_service).collect()));
+        }
+        let unjudged = verdict.unjudged(self.on_unreachable())?;
+        for warning in doubts.into_iter().map(Finding::in_service).chain(unjudged) {
+            tracing::warn!(service = %name, "{warning}");
+        }
         let mut batch = self.put_declaration(Batch::new(), existing.as_deref(), &record)?;
         if let Some(view) = configured {
             batch = self.put_service_revision(batch, &head, view, Some(&record))?;
         }
         self.commit(batch).await?;
-        self.service(name.as_str()).map(|view| (declared, view))
+        self.service(name.as_str()).map(|view| Step::Done(declared, view))
     }
 
     /// Deregisters a service. An external one is gone when this returns; a managed one is gone when the supervisor has

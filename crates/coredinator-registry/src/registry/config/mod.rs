@@ -10,19 +10,30 @@
 //! configuration declares it: then that is a revision, too.
 
 mod document;
+mod finding;
+mod judge;
 mod plan;
+#[cfg_attr(not(feature = "json-schema"), path = "unread.rs")]
+mod schema;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
-    Batch, ConfigAck, FieldError, InstanceId, Origin, Precondition, ServiceName, ServiceRecord, ServiceSpec,
-    StoreError, field,
+    Batch, ConfigAck, ConfigCandidate, FieldError, InstanceId, Origin, Precondition, ServiceName, ServiceRecord,
+    ServiceSpec, StoreError, field,
 };
 
+use serde_json::{Map, Value};
+
 pub use document::{ConfigDiff, ConfigDocument, ConfigHead, ConfigRevision, ConfigSource, Placed, Was};
+pub use judge::{ConfigValidation, OnUnreachable};
 pub use plan::{ConfigPlan, PlanAction, PlanEffect, SectionPlan, ServicePlan};
 
+pub use schema::Schemas;
+
 pub(super) use document::base;
+pub(super) use finding::Finding;
+pub(super) use judge::{Judged, candidates};
 
 use super::{
     Registry, RegistryError, ServiceView, keys,
@@ -35,6 +46,8 @@ const KEPT: u64 = 1000;
 /// The longest author and message, in bytes.
 const MAX_AUTHOR: usize = 200;
 const MAX_MESSAGE: usize = 4000;
+/// How often a return is decided anew because somebody else was quicker.
+const TRIES: u32 = 10;
 
 /// Who changes the configuration, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +82,22 @@ pub struct ConfigOutcome {
     pub diff: ConfigDiff,
     /// Of a file: it is as it was when it was last applied, so nothing was even compared.
     pub skipped: bool,
+    /// What is doubtful about the documents of services, with pointers as errors have them.
+    pub warnings: Vec<FieldError>,
+}
+
+/// How far a change has been decided.
+enum Decided {
+    /// It is done, or was tried.
+    Done(ConfigOutcome),
+    /// The validator is to be asked about these first.
+    ToBeJudged(Vec<ConfigCandidate>),
+}
+
+/// A service that there would be, and how it is now.
+struct Wants<'a> {
+    spec: &'a ServiceSpec,
+    now: Option<&'a ServiceRecord>,
 }
 
 impl Registry {
@@ -98,21 +127,32 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Stale`] if another revision is the newest; [`RegistryError::Invalid`] with pointers starting with
-    /// `/services/{name}`; [`RegistryError::Store`]. Nothing is changed then.
+    /// `/services/{name}` or `/config`; [`RegistryError::Unjudged`]; [`RegistryError::Store`]. Nothing is changed then.
     pub async fn change_config(
         &self,
         wanted: &ConfigDocument,
         edit: ConfigEdit,
     ) -> Result<ConfigOutcome, RegistryError> {
-        let _deciding = self.shared.deciding.write().await;
-        self.change_config_locked(wanted, edit).await
+        // Nothing is held while the validator is asked: what it said is taken if the documents are still those.
+        let mut judged = Judged::default();
+        loop {
+            let deciding = self.shared.deciding.write().await;
+            match self.change_config_locked(wanted, edit.clone(), &judged).await? {
+                Decided::Done(outcome) => return Ok(outcome),
+                Decided::ToBeJudged(candidates) => {
+                    drop(deciding);
+                    self.judge(&mut judged, candidates).await?;
+                }
+            }
+        }
     }
 
     async fn change_config_locked(
         &self,
         wanted: &ConfigDocument,
         edit: ConfigEdit,
-    ) -> Result<ConfigOutcome, RegistryError> {
+        judged: &Judged,
+    ) -> Result<Decided, RegistryError> {
         // Before the services: whoever is faster in between makes this one stale, and cannot be passed over.
         let head = self.config();
         if edit.if_revision.is_some_and(|revision| revision != head.revision) {
@@ -128,12 +168,13 @@ impl Registry {
             Wanting::Whole | Wanting::Earlier => None,
         };
         if file.as_ref().is_some_and(|(applied, _)| applied.as_ref() == Some(wanted)) {
-            return Ok(ConfigOutcome {
+            return Ok(Decided::Done(ConfigOutcome {
                 revision: head.revision,
                 plan: ConfigPlan::default(),
                 diff: ConfigDiff::default(),
                 skipped: true,
-            });
+                warnings: Vec::new(),
+            }));
         }
         let views = self.services();
         let now: BTreeMap<&ServiceName, Current<'_>> = views
@@ -146,12 +187,28 @@ impl Registry {
             .collect();
         let (plan, diff) = plan::plan(&now, &head.sections, wanted, wanting);
         let gone: Vec<ServiceName> = plan.of(PlanAction::Delete).cloned().collect();
-        self.check(wanted, &gone)?;
+        let base = base(&wanted.sections);
+        let wants = Self::wants(wanted, &views, &gone);
+        let mut invalid = self.check(wanted, &gone, &wants, &base);
+        let candidates = wants.iter().flat_map(|wants| judge::candidates(wants.spec, wants.now, &base)).collect();
+        let verdict = match self.verdict(judged, candidates) {
+            Ok(verdict) => verdict,
+            Err(candidates) => return Ok(Decided::ToBeJudged(candidates)),
+        };
+        let mut warnings = Vec::new();
+        for Wants { spec, .. } in &wants {
+            let (errors, doubts) = verdict.about(spec, &base);
+            invalid.extend(errors.into_iter().map(|finding| finding.in_configuration(&spec.name)));
+            warnings.extend(doubts.into_iter().map(|finding| finding.in_configuration(&spec.name)));
+        }
+        if !invalid.is_empty() {
+            return Err(RegistryError::Invalid(invalid));
+        }
+        warnings.extend(verdict.unjudged(self.on_unreachable())?);
         if edit.dry_run {
-            return Ok(ConfigOutcome { revision: head.revision, plan, diff, skipped: false });
+            return Ok(Decided::Done(ConfigOutcome { revision: head.revision, plan, diff, skipped: false, warnings }));
         }
         let mut batch = Batch::new();
-        let base = base(&wanted.sections);
         for view in &views {
             let name = view.name();
             if gone.contains(name) {
@@ -175,7 +232,7 @@ impl Registry {
             batch = batch.put(keys::config_file(), json(wanted)?, at);
         }
         self.commit_config(batch, &head).await?;
-        Ok(ConfigOutcome { revision, plan, diff, skipped: false })
+        Ok(Decided::Done(ConfigOutcome { revision, plan, diff, skipped: false, warnings }))
     }
 
     /// Commits a batch that makes a revision: whoever was faster made the one that this was decided on stale.
@@ -200,9 +257,20 @@ impl Registry {
     /// # Errors
     /// As [`change_config`](Self::change_config) and [`config_at`](Self::config_at).
     pub async fn rollback_config(&self, to: u64, edit: ConfigEdit) -> Result<ConfigOutcome, RegistryError> {
-        let _deciding = self.shared.deciding.write().await;
-        let wanted = self.config_at(to).await?;
-        self.change_config_locked(&wanted, ConfigEdit { source: ConfigSource::Rollback { to }, ..edit }).await
+        let mut tries = 0;
+        loop {
+            let (read, wanted) = {
+                let _deciding = self.shared.deciding.read().await;
+                (self.config().revision, self.config_at(to).await?)
+            };
+            // What came in between would be gone back on, too.
+            let if_revision = Some(edit.if_revision.unwrap_or(read));
+            let edit_at = ConfigEdit { source: ConfigSource::Rollback { to }, if_revision, ..edit.clone() };
+            match self.change_config(&wanted, edit_at).await {
+                Err(RegistryError::Stale { .. }) if edit.if_revision.is_none() && tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
     }
 
     /// The configuration as it was in a revision. 0: before the first.
@@ -309,7 +377,26 @@ impl Registry {
         Ok((serde_json::from_slice(&record.value).ok(), Precondition::At(record.revision)))
     }
 
-    fn check(&self, wanted: &ConfigDocument, gone: &[ServiceName]) -> Result<(), RegistryError> {
+    /// The services of which documents follow from `wanted`, those included that are not in it and stay.
+    fn wants<'a>(wanted: &'a ConfigDocument, views: &'a [Arc<ServiceView>], gone: &[ServiceName]) -> Vec<Wants<'a>> {
+        let there: BTreeMap<&ServiceName, &ServiceRecord> = views
+            .iter()
+            .filter(|view| !view.record.deleting && !gone.contains(view.name()))
+            .map(|view| (view.name(), view.record.as_ref()))
+            .collect();
+        let declared = wanted.services.values().map(|spec| Wants { spec, now: there.get(&spec.name).copied() });
+        let stay = there.iter().filter(|(name, _)| !wanted.services.contains_key(**name));
+        declared.chain(stay.map(|(_, record)| Wants { spec: &record.spec, now: Some(*record) })).collect()
+    }
+
+    /// All that is wrong with what is wanted.
+    fn check(
+        &self,
+        wanted: &ConfigDocument,
+        gone: &[ServiceName],
+        wants: &[Wants<'_>],
+        base: &Map<String, Value>,
+    ) -> Vec<FieldError> {
         let specs: Vec<ServiceSpec> = wanted.services.values().cloned().collect();
         let mut invalid: Vec<FieldError> = Vec::new();
         if let Some((name, error)) = self.cycle_with(&specs, gone) {
@@ -319,7 +406,15 @@ impl Registry {
             let pointer = field::join("/services", spec.name.as_str());
             invalid.extend(self.validate_checks(spec).into_iter().map(|error| error.under(&pointer)));
         }
-        if invalid.is_empty() { Ok(()) } else { Err(RegistryError::Invalid(invalid)) }
+        let mut schemas = Schemas::new();
+        for Wants { spec, now } in wants {
+            // What stays as it is has been taken before, maybe by a coredinator that reads other schemas.
+            let stays = now.is_some_and(|now| now.spec == **spec && now.config == spec.config.on(base));
+            if !stays {
+                invalid.extend(schemas.in_configuration(spec, base));
+            }
+        }
+        invalid
     }
 
     /// Puts what a service's record becomes, if it becomes anything else.
@@ -329,7 +424,7 @@ impl Registry {
         existing: Option<&ServiceView>,
         spec: ServiceSpec,
         origin: Origin,
-        base: &serde_json::Map<String, serde_json::Value>,
+        base: &Map<String, Value>,
     ) -> Result<Batch, StoreError> {
         match redeclare(existing, spec, origin, (base, self.shared.place.node()), self.shared.clock.now()) {
             Some(record) => self.put_declaration(batch, existing, &record),

@@ -14,7 +14,7 @@ use coredinator_core::{
     StoreError, SystemClock, Timestamp, coordination::CoordinationStrategy,
 };
 use coredinator_registry::{
-    ConfigOutcome, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
+    ConfigOutcome, ConfigValidation, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
     health::{ProbeRegistry, ProbedRuntimes},
     leadership::{JoinError, Leadership, LeadershipOptions},
     store::MeasuredStore,
@@ -36,6 +36,7 @@ use crate::{
     metrics, node,
     reload::{self, Reloader},
     store::OpenedStore,
+    validator,
 };
 
 /// How many health checks are made at the same time.
@@ -101,6 +102,7 @@ pub struct Coredinator {
     probes: ProbeRegistry,
     strategies: Strategies,
     store: Option<Arc<dyn Store>>,
+    validation: Option<ConfigValidation>,
     clock: SharedClock,
     file: Option<String>,
     read: Option<reload::Read>,
@@ -135,6 +137,7 @@ impl Coredinator {
             probes: ProbeRegistry::empty(),
             strategies: Strategies::builtin(),
             store: None,
+            validation: None,
             clock: Arc::new(SystemClock),
             file: Some("the configuration".to_owned()),
             read: None,
@@ -203,6 +206,13 @@ impl Coredinator {
         self
     }
 
+    /// Has the configuration documents of services judged by this instead of what the configuration names.
+    #[must_use]
+    pub fn config_validation(mut self, validation: ConfigValidation) -> Self {
+        self.validation = Some(validation);
+        self
+    }
+
     /// What the configuration came from, as people call it. `None`: there was no file, and what the last coredinator on
     /// this state had is left as it is. Unless this is called, the configuration itself counts as the file.
     #[must_use]
@@ -225,7 +235,7 @@ impl Coredinator {
     /// # Errors
     /// [`StartError`]; nothing has been started then, and nothing but the data directory has been made.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { mut config, runtimes, probes, strategies, store, clock, file: source, read } = self;
+        let Self { mut config, runtimes, probes, strategies, store, validation, clock, file: source, read } = self;
         // Before anything counts.
         let recorder = metrics::recorder();
         let data_dir = DataDir::open(&config.data_dir)?;
@@ -254,15 +264,17 @@ impl Coredinator {
             check_concurrency: CHECK_CONCURRENCY,
             seed,
         };
+        let validation = validation.or_else(|| config.config_validator.as_ref().map(validator::validation));
         let registry = Registry::open_at(options, leadership.place(reached_by_all(&runtimes))).await?;
+        let registry = registry.with_validation(validation);
         registry.take_up_unplaced().await?;
         registry.release_stops().await?;
-        let declared = match &source {
-            Some(name) => Some(reload::apply(&registry, &runtimes, &config, name).await?),
-            None => None,
-        };
         let name = source.as_deref().unwrap_or("no file");
         let reloader = Reloader::new(name, read, &registry, &runtimes);
+        let declared = match &source {
+            Some(_) => reloader.begin(&config).await?,
+            None => None,
+        };
         config = config.with_live(&registry.config_document(), &strategies);
         let coordinator = Coordinator::start(CoordinatorOptions {
             store,
@@ -366,7 +378,8 @@ impl Running {
         &self.coordinator
     }
 
-    /// What the configuration changed against the state that was found; `None` where there was no file.
+    /// What the configuration changed against the state that was found; `None` where there was no file, or it could not be
+    /// judged and that state goes on.
     #[must_use]
     pub fn declared(&self) -> Option<&ConfigOutcome> {
         self.declared.as_ref()

@@ -3,7 +3,7 @@
 //! - [`Coredinator`]: puts the parts together and starts them; runtimes, probes and stores of one's own are given here;
 //! - [`api`]: the HTTP API;
 //! - [`cli`]: the command line;
-//! - [`config`]: the configuration file; [`reload`]: read anew while coredinator runs;
+//! - [`config`]: the configuration file; [`reload`]: read anew while coredinator runs; [`validator`]: who judges it over HTTP;
 //! - [`serve()`]: runs coredinator in the foreground; [`logging`]: its own log.
 
 pub mod api;
@@ -17,7 +17,9 @@ mod node;
 pub mod reload;
 mod serve;
 mod store;
+pub mod validator;
 
 pub use compose::{Coredinator, Identity, Running, StartError};
+pub use coredinator_registry::{ConfigValidation, OnUnreachable};
 pub use coredinator_supervisor::Shutdown;
 pub use serve::{ServeError, serve, server};

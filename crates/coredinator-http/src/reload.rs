@@ -73,6 +73,30 @@ impl Reloader {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Applies the file as it was read at the start. What cannot be judged now, by nobody's fault, keeps nothing that was in
+    /// force before from going on; a start without any such state needs it.
+    ///
+    /// # Errors
+    /// As [`Registry::change_config`].
+    pub(crate) async fn begin(&self, config: &Config) -> Result<Option<ConfigOutcome>, RegistryError> {
+        match apply(&self.0.registry, &self.0.runtimes, config, &self.0.name).await {
+            Err(error @ RegistryError::Unjudged { .. }) if self.0.registry.config().revision > 0 => {
+                self.note(Some(told(&ReloadError::Refused(error))));
+                Ok(None)
+            }
+            done => done.map(Some),
+        }
+    }
+
+    /// Notes how it went, and logs what is wrong.
+    fn note(&self, error: Option<String>) {
+        if let Some(text) = &error {
+            tracing::error!("{}: {text}", self.0.name);
+        }
+        let last = LastReload { at: self.0.registry.clock().now(), error };
+        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+    }
+
     /// Reads the file, and applies it if its content is not what it was when it was last applied.
     ///
     /// # Errors
@@ -80,13 +104,7 @@ impl Reloader {
     pub async fn reload(&self) -> Result<ConfigOutcome, ReloadError> {
         let _turn = self.0.turn.lock().await;
         let result = self.read_and_apply().await;
-        let error = result.as_ref().err().map(|error| {
-            let text = told(error);
-            tracing::error!("{}: {text}", self.0.name);
-            text
-        });
-        let last = LastReload { at: self.0.registry.clock().now(), error };
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
+        self.note(result.as_ref().err().map(told));
         result
     }
 
@@ -100,7 +118,15 @@ impl Reloader {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        Ok(apply(&self.0.registry, &self.0.runtimes, &loaded.config, &self.0.name).await?)
+        let applied = apply(&self.0.registry, &self.0.runtimes, &loaded.config, &self.0.name).await;
+        applied.map_err(|error| match error {
+            // The file is there to show where.
+            RegistryError::Invalid(errors) => {
+                let problems = errors.into_iter().map(|error| loaded.problem(error.under("/coredinator"))).collect();
+                ReloadError::Load(LoadError::Invalid(problems))
+            }
+            other => ReloadError::Refused(other),
+        })
     }
 }
 
@@ -152,6 +178,9 @@ pub(crate) async fn apply(
         }
     };
     let revision = outcome.revision;
+    for warning in &outcome.warnings {
+        tracing::warn!("{file}: {warning}");
+    }
     if outcome.skipped {
         tracing::info!(revision, "{file} is as it was when it was last applied: the configuration stays");
     } else {

@@ -2,6 +2,8 @@
 
 #[path = "api_suite/config.rs"]
 mod config;
+#[path = "api_suite/config_schema.rs"]
+mod config_schema;
 #[path = "api_suite/contract.rs"]
 mod contract;
 #[path = "api_suite/coordination.rs"]

@@ -196,7 +196,10 @@ impl Context {
 }
 
 /// Reads a secret that a document refers to.
-fn read_secret(secret: SecretRef<'_>) -> Result<String, String> {
+///
+/// # Errors
+/// Why it cannot be read; the secret is not in it.
+pub fn read_secret(secret: SecretRef<'_>) -> Result<String, String> {
     match secret {
         SecretRef::Env(name) => std::env::var(name).map_err(|_| format!("variable {name} is not set for coredinator")),
         SecretRef::File(path) => {

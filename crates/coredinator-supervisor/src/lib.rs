@@ -19,6 +19,6 @@ mod slot;
 mod supervisor;
 mod sweep;
 
-pub use context::SupervisorOptions;
+pub use context::{SupervisorOptions, read_secret};
 pub use runtimes::Runtimes;
 pub use supervisor::{Shutdown, Supervisor};

@@ -179,6 +179,10 @@ impl From<RegistryError> for Problem {
                 tag: Some(format!("\"{current}\"")),
                 ..Self::new(StatusCode::PRECONDITION_FAILED, "Stale", error.to_string())
             },
+            RegistryError::Unjudged { .. } => {
+                tracing::warn!(%error, "a change of the configuration is refused");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "ValidatorUnavailable", error.to_string()).retryable()
+            }
             RegistryError::Store(source) => Self::not_stored(&source, retryable),
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "Internal", other.to_string()),
         }

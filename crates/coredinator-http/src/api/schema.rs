@@ -310,6 +310,8 @@ pub(super) struct ServiceDocument {
     /// Its configuration document, over the base that all share. `{secret_file: PATH}` and `{secret_env: NAME}` stand for
     /// secrets.
     config: Option<BTreeMap<String, serde_json::Value>>,
+    /// The JSON Schema that its document must keep to, for each replica's as a whole. It names nothing outside of itself.
+    config_schema: Option<BTreeMap<String, serde_json::Value>>,
     /// What is laid over its document for single replicas, by their numbers.
     config_overrides: Option<BTreeMap<String, BTreeMap<String, serde_json::Value>>>,
     config_change: Option<ConfigChange>,

@@ -225,7 +225,7 @@ pub(super) async fn get(
         (status = 413, description = "too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "not JSON", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "not valid: all that is wrong", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "the store is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store or the validator is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn register(

@@ -120,6 +120,18 @@ impl Document {
     /// # Errors
     /// All faults that can be told at once. A text that is no YAML has one: the first.
     pub fn parse(text: &str, lookup: &Lookup<'_>) -> Result<Self, Vec<Fault>> {
+        Self::parse_with(text, Some(lookup))
+    }
+
+    /// The same of a text in which dollar signs are dollar signs.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_plain(text: &str) -> Result<Self, Vec<Fault>> {
+        Self::parse_with(text, None)
+    }
+
+    fn parse_with(text: &str, lookup: Option<&Lookup<'_>>) -> Result<Self, Vec<Fault>> {
         if text.len() > MAX_BYTES {
             let detail = format!("the text has {} bytes; at most {MAX_BYTES} are read", text.len());
             return Err(vec![Fault::new(Position { line: 1, column: 1 }, detail)]);
@@ -211,7 +223,8 @@ enum OpenKind {
 }
 
 struct Builder<'a> {
-    lookup: &'a Lookup<'a>,
+    /// `None`: there are no variables.
+    lookup: Option<&'a Lookup<'a>>,
     stack: Vec<Open>,
     anchors: HashMap<usize, Arc<Node>>,
     root: Option<Arc<Node>>,
@@ -278,7 +291,8 @@ impl Builder<'_> {
         if let Some(tag) = tag.filter(|tag| !tag.is_yaml_core_schema()) {
             return Err(Fault::new(at, format!("the tag {tag} means nothing here")));
         }
-        let replaced = interpolate(text, self.lookup).unwrap_or_else(|error| {
+        let replaced = self.lookup.map_or_else(|| Ok(text.into()), |lookup| interpolate(text, lookup));
+        let replaced = replaced.unwrap_or_else(|error| {
             let mut fault = Fault::new(at, error.to_string());
             fault.hint = error.hint();
             self.faults.push(fault);

@@ -64,6 +64,17 @@ fn layer(rng: &mut fastrand::Rng) -> Value {
     Value::Object(layer)
 }
 
+/// A schema that is mostly one, and takes most documents.
+fn schema(rng: &mut fastrand::Rng) -> Value {
+    let kept = json!({"description": text(rng), "properties": {(text(rng)): true, "password": {"type": "string"}}});
+    match rng.u32(0..6) {
+        0 => rng.bool().into(),
+        1 => json!({"$defs": {(text(rng)): {}}, "$ref": "#", "examples": [garbage(rng, 2)]}),
+        2 => json!({(text(rng)): garbage(rng, 3)}),
+        _ => kept,
+    }
+}
+
 fn texts(rng: &mut fastrand::Rng) -> Value {
     let pairs = (0..rng.usize(0..3)).map(|n| (format!("k{n}{}", text(rng).replace(['=', '\0'], "")), text(rng).into()));
     Value::Object(pairs.collect())
@@ -94,7 +105,7 @@ fn service(rng: &mut fastrand::Rng) -> Value {
     };
     let mut set = |key: &str, value: Value| drop(service.as_object_mut().map(|map| map.insert(key.to_owned(), value)));
     for _ in 0..rng.usize(0..6) {
-        match rng.u32(0..14) {
+        match rng.u32(0..15) {
             0 => set("labels", texts(rng)),
             1 => set("health_check", check(rng)),
             2 if managed => set("readiness_check", check(rng)),
@@ -110,6 +121,10 @@ fn service(rng: &mut fastrand::Rng) -> Value {
                 set("config_overrides", json!({"0": layer(rng)}));
                 let action = ["none", "signal", "http", "restart"][rng.usize(0..4)];
                 set("config_change", json!({"action": action, "settle": rng.f64(), "acknowledge": rng.bool()}));
+            }
+            14 => {
+                set("config", layer(rng));
+                set("config_schema", schema(rng));
             }
             11 => set("stop_grace_period", json!(rng.f64() * 100.0)),
             12 if rng.u32(0..8) == 0 => set(&text(rng), garbage(rng, 3)),

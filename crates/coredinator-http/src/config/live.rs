@@ -19,6 +19,7 @@ pub(crate) struct Live<'a> {
     pub(crate) strategies: &'a Strategies,
 }
 
+const SET_AT_START: &str = "is set when coredinator starts, by its file, environment or flags: passed over";
 /// The settings that only a start can change.
 const AT_START: [&str; 5] = ["host", "port", "data_dir", "database_url", "detach"];
 
@@ -80,11 +81,12 @@ impl Live<'_> {
             loaded.said(&pointer).is_some_and(|said| Some(&said) != now.pointer(&pointer))
         };
         let warning = |key: &str, detail: &str| loaded.problem(FieldError::new(format!("/coredinator/{key}"), detail));
-        let mut warnings: Vec<Problem> = AT_START
-            .iter()
-            .filter(|key| differs(key))
-            .map(|key| warning(key, "is set when coredinator starts, by its file, environment or flags: passed over"))
-            .collect();
+        let mut warnings: Vec<Problem> =
+            AT_START.iter().filter(|key| differs(key)).map(|key| warning(key, SET_AT_START)).collect();
+        let validator = "/coredinator/config_validator";
+        if loaded.says(validator) && loaded.config.config_validator != self.settings.config_validator {
+            warnings.push(warning("config_validator", SET_AT_START));
+        }
         if loaded.config.coordination != self.settings.coordination {
             warnings.push(warning("coordination", "takes effect when coredinator starts the next time"));
         }

@@ -14,14 +14,15 @@ use coredinator_core::{
     field::{FieldReader, join, kind, nearest},
     validate_spec,
 };
-use coredinator_registry::leadership::LeaseTiming;
+use coredinator_registry::{Schemas, leadership::LeaseTiming};
 use serde_json::{Map, Value};
 
 use super::{
-    Config, DatabaseUrl, LoadError, Origin, Problem, across,
+    Config, DatabaseUrl, LoadError, Origin, Problem, ValidatorConfig, across,
     document::{Document, Fault, Position},
-    redact,
+    redact, schema_file,
     settings::{self, Layer, Merged},
+    validator,
 };
 
 /// The runtime whose programs and directories lie on this machine, beside the file.
@@ -532,9 +533,14 @@ impl Reading {
             let error = FieldError::new(join(SECTION, "database_url"), "the password was left out of it");
             reader.push(error.with_hint("write it, or ${DATABASE_URL}"));
         }
+        let says_base = reader.has("config");
         let base = reader.parsed("config", |pointer, value| {
             let missing = redact::missing(pointer, &value);
             if missing.is_empty() { read_layer(pointer, value) } else { Err(missing) }
+        });
+        let config_validator = reader.parsed(validator::KEY, |pointer, value| {
+            let missing = redact::missing(pointer, &value);
+            if missing.is_empty() { ValidatorConfig::parse(pointer, value) } else { Err(missing) }
         });
         let services = reader.raw("services");
         let coordination = reader
@@ -543,6 +549,10 @@ impl Reading {
         self.errors.extend(reader.finish(|| ()).err().into_iter().flatten());
 
         let services = self.services(services, &SpecDefaults { health_check }, checks, folder, origins);
+        // Of a part the base may stand elsewhere; of one that is wrong, that is told.
+        if !self.part && says_base == base.is_some() {
+            self.documents(&services, &base.clone().unwrap_or_default());
+        }
         let database_url = database_url.map(DatabaseUrl::new);
         let config = Config {
             host,
@@ -555,12 +565,20 @@ impl Reading {
             leadership,
             health_check,
             base: base.unwrap_or_default(),
+            config_validator,
             services,
             coordination,
             alerts,
         };
         across::own_port(&config, &mut self.errors, &mut self.warnings);
         Some(config)
+    }
+
+    /// Has the schemas of services judge their documents.
+    fn documents(&mut self, services: &[ServiceSpec], base: &Map<String, Value>) {
+        let mut schemas = Schemas::new();
+        let found = services.iter().flat_map(|spec| schemas.in_configuration(spec, base));
+        self.errors.extend(found.map(|error| error.under(SECTION)));
     }
 
     fn services(
@@ -583,8 +601,11 @@ impl Reading {
         };
         let names: Vec<String> = declared.keys().filter(|name| !name.starts_with("x-")).cloned().collect();
         let mut services: Vec<(Option<Position>, ServiceSpec)> = Vec::new();
-        for (name, value) in declared.into_iter().filter(|(name, _)| !name.starts_with("x-")) {
+        for (name, mut value) in declared.into_iter().filter(|(name, _)| !name.starts_with("x-")) {
             let pointer = join(&pointer, &name);
+            if let Some(folder) = folder {
+                self.errors.extend(schema_file::read_in_place(&pointer, &mut value, folder));
+            }
             self.errors.extend(redact::missing(&pointer, &value));
             match ServiceSpec::parse(&pointer, Some(&name), value, defaults) {
                 Ok(mut spec) => {

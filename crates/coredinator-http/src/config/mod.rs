@@ -16,6 +16,7 @@
 //!   services:
 //!     corerl: {runtime: process, command: [./corerl, --port, "{port}"], port: 0, health_endpoint: /health}
 //!   config: {plant: north}          # the base of the documents of services that have one
+//!   config_validator: http://127.0.0.1:8030/   # judges those documents before they come into force
 //!   coordination: {enabled: true, sync_interval: 1, conflict_resolution: priority_based}
 //! alerts: []                        # kept as it is
 //! ```
@@ -39,11 +40,13 @@ mod load;
 mod problem;
 pub(crate) mod redact;
 pub mod schema;
+mod schema_file;
 mod secret;
 mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod validator;
 pub mod yaml;
 
 pub use document::Position;
@@ -52,6 +55,7 @@ pub use load::{Checks, Input, Loaded, Loader, Overrides};
 pub use problem::{LoadError, Origin, Problem};
 pub use secret::DatabaseUrl;
 pub use services::{Part, load_part, load_services};
+pub use validator::ValidatorConfig;
 
 use std::path::PathBuf;
 
@@ -83,6 +87,8 @@ pub struct Config {
     pub health_check: CheckTiming,
     /// What the configuration documents of services are laid on.
     pub base: Map<String, Value>,
+    /// Who judges the configuration documents of services; `None`: nobody but their schemas.
+    pub config_validator: Option<ValidatorConfig>,
     /// The declared services, in the order of the file.
     pub services: Vec<ServiceSpec>,
     /// How agents are coordinated.
@@ -105,6 +111,7 @@ impl Default for Config {
             leadership: LeaseTiming::default(),
             health_check: CheckTiming::default(),
             base: Map::new(),
+            config_validator: None,
             services: Vec::new(),
             coordination: CoordinationConfig::default(),
             alerts: None,
@@ -125,7 +132,7 @@ impl Config {
     pub fn to_document(&self) -> Value {
         let mut document = self.whole_document();
         if let Some(section) = document.get_mut("coredinator") {
-            for key in ["config", "services"] {
+            for key in ["config", validator::KEY, "services"] {
                 redact::redact(&mut section[key]);
             }
         }
@@ -147,6 +154,7 @@ impl Config {
             "leadership": self.leadership,
             "health_check": self.health_check,
             "config": self.base,
+            (validator::KEY): self.config_validator.as_ref().map(ValidatorConfig::document),
             "services": services,
             "coordination": coordination::document(&self.coordination),
         });

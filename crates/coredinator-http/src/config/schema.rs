@@ -27,6 +27,15 @@ pub fn schema() -> Value {
         "leadership": closed(&json!({"lease": duration(), "renew_deadline": duration(), "retry": duration()})),
         "health_check": {"$ref": "#/$defs/timing"},
         "config": {"type": "object", "description": "what the documents of services that have a config are laid on"},
+        "config_validator": {
+            "description": "who judges those documents: a URL, or an object of it and more",
+            "anyOf": [{"type": "null"}, {"type": "string", "pattern": "^http://"}, closed(&json!({
+                "url": {"type": "string", "pattern": "^http://"},
+                "timeout": duration(),
+                "on_unreachable": {"enum": ["refuse", "accept"]},
+                "headers": {"type": "object", "additionalProperties": {"type": ["string", "object"]}},
+            }))],
+        },
         "services": services,
         "coordination": {"$ref": "#/$defs/coordination"},
     }));
@@ -169,6 +178,10 @@ fn service_keys() -> Value {
             "max_files": {"type": "integer", "minimum": 1, "maximum": 1000},
         })),
         "config": {"type": "object", "description": "its configuration document, over coredinator.config"},
+        "config_schema": {
+            "type": ["object", "boolean", "string"],
+            "description": "the JSON Schema that its document must keep to, or the path of its file, relative to this file",
+        },
         "config_overrides": {
             "type": "object",
             "description": "what is laid over it for single replicas, by their numbers",
@@ -274,6 +287,7 @@ coredinator:
   health_check: {interval: 5}
   leadership: {lease: 15}
   config: {a: 1}
+  config_validator: {url: "http://127.0.0.1:1/"}
   services:
     svc:
       runtime: process
@@ -285,6 +299,7 @@ coredinator:
       depends_on: {other: {condition: service_started}}
       logs: {max_files: 2}
       config: {b: 2}
+      config_schema: {type: object}
       config_overrides: {"0": {b: 3}}
       config_change: {action: signal}
     other: {port: 1}

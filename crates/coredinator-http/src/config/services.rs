@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     Checks, Input, LoadError, Loader, Problem,
     load::{Text, place},
+    schema_file,
 };
 
 /// What one file says of the configuration: some services, and the sections that it mentions.
@@ -61,12 +62,13 @@ pub fn load_services(
         one => vec![(String::new(), one)],
     };
     let (mut services, mut errors) = (Vec::new(), Vec::new());
-    for (pointer, value) in documents {
+    for (pointer, mut value) in documents {
         if value.is_null() {
             let error = FieldError::new(pointer, "the file is empty");
             errors.push(error.with_hint("a service has at least a name, and a port or a command"));
             continue;
         }
+        errors.extend(schema_file::read_in_place(&pointer, &mut value, text.folder()));
         match ServiceSpec::parse(&pointer, None, value, &SpecDefaults::default()) {
             Ok(mut spec) => {
                 errors.extend(checks.of(&pointer, &spec));

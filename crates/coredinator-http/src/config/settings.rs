@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 
 use coredinator_core::field::nearest;
 
-use super::problem::{Origin, Problem};
+use super::{
+    problem::{Origin, Problem},
+    validator,
+};
 
 /// How an environment variable's text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +40,24 @@ const SETTINGS: &[(&[&str], Kind)] = &[
     (&["health_check", "start_period"], Kind::Text),
     (&["health_check", "start_interval"], Kind::Text),
     (&["health_check", "jitter"], Kind::Number),
+    (&[validator::KEY, "url"], Kind::Text),
+    (&[validator::KEY, "timeout"], Kind::Text),
+    (&[validator::KEY, "on_unreachable"], Kind::Text),
 ];
 
 /// The keys below `coredinator` that are settings; the other keys belong to the file alone.
-pub(super) const KEYS: [&str; 9] =
-    ["host", "port", "data_dir", "database_url", "detach", "node", "advertise", "leadership", "health_check"];
+pub(super) const KEYS: [&str; 10] = [
+    "host",
+    "port",
+    "data_dir",
+    "database_url",
+    "detach",
+    "node",
+    "advertise",
+    "leadership",
+    "health_check",
+    validator::KEY,
+];
 
 /// What starts the names of coredinator's variables.
 const PREFIX: &str = "COREDINATOR_";

@@ -10,6 +10,7 @@ mod clock;
 #[path = "../../../coredinator-runtime-k8s/tests/support/double/mod.rs"]
 mod cluster;
 mod config;
+mod config_validator;
 mod coordination;
 #[cfg(feature = "docker")]
 mod deploy;

@@ -123,7 +123,7 @@ fn written(headers: &HeaderMap, revision: Option<u64>, document: &Value, json_ty
         (status = 400, description = "the body cannot be read", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 413, description = "too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "neither YAML nor JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "the store is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store or the validator is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn validate(
@@ -152,12 +152,12 @@ pub(super) async fn validate(
                 Ok(outcome) => {
                     validation.valid = true;
                     validation.revision = outcome.revision;
+                    validation.warnings.extend(placed_all(&loaded, outcome.warnings));
                     validation.plan = Some(Plan::from(&outcome.plan));
                     validation.differences = differences(&outcome.diff);
                 }
                 Err(RegistryError::Invalid(errors)) => {
-                    validation.errors =
-                        errors.into_iter().map(|error| ConfigProblem::from(&placed(&loaded, error))).collect();
+                    validation.errors = placed_all(&loaded, errors);
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -170,6 +170,10 @@ pub(super) async fn validate(
 /// An error of the registry's, whose pointers begin with the services, with its place in the document.
 fn placed(loaded: &Loaded, error: FieldError) -> crate::config::Problem {
     loaded.problem(error.under("/coredinator"))
+}
+
+fn placed_all(loaded: &Loaded, errors: Vec<FieldError>) -> Vec<ConfigProblem> {
+    errors.into_iter().map(|error| ConfigProblem::from(&placed(loaded, error))).collect()
 }
 
 /// A response with the entity tag of a revision.
@@ -223,7 +227,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Option<u64>>, Problem> {
         (status = 415, description = "neither YAML nor JSON", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "not valid: all that is wrong", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 428, description = "without `If-Match`", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "the store is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store or the validator is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn update(
@@ -249,7 +253,8 @@ pub(super) async fn update(
         refuse_remote(&outcome)?;
     }
     let outcome = api.registry.change_config(&wanted, edit.clone()).await.map_err(|error| refused(&loaded, error))?;
-    let warnings = loaded.warnings.iter().map(ConfigProblem::from).collect();
+    let mut warnings: Vec<ConfigProblem> = loaded.warnings.iter().map(ConfigProblem::from).collect();
+    warnings.extend(placed_all(&loaded, outcome.warnings.clone()));
     Ok(updated(&outcome, &edit, warnings))
 }
 
@@ -315,7 +320,7 @@ fn refuse_remote(outcome: &ConfigOutcome) -> Result<(), Problem> {
         (status = 400, description = "a query parameter is wrong", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, description = "there is no file that could be read again", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "it is not valid: all that is wrong; the configuration stays", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "the store is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store or the validator is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn reload(State(api): State<Api>, params: Params) -> Result<Response, Problem> {
@@ -323,7 +328,10 @@ pub(super) async fn reload(State(api): State<Api>, params: Params) -> Result<Res
     let no_file = || Problem::conflict("NoFile", ReloadError::NoFile.to_string());
     let reloader = api.options.reloader.as_ref().ok_or_else(no_file)?;
     match reloader.reload().await {
-        Ok(outcome) => Ok(updated(&outcome, &ConfigEdit::new(ConfigSource::File, "", ""), Vec::new())),
+        Ok(outcome) => {
+            let warnings = unplaced(outcome.warnings.clone());
+            Ok(updated(&outcome, &ConfigEdit::new(ConfigSource::File, "", ""), warnings))
+        }
         Err(ReloadError::NoFile) => Err(no_file()),
         Err(ReloadError::Load(error @ LoadError::Read { .. })) => {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
@@ -411,7 +419,7 @@ pub(super) async fn revision(
         (status = 413, description = "too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "not JSON", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "not valid any more", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 503, description = "the store is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 503, description = "the store or the validator is unavailable", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn rollback(
@@ -429,9 +437,26 @@ pub(super) async fn rollback(
         serde_json::from_value(body).map_err(|error| Problem::invalid(vec![FieldError::new("", error.to_string())]))?;
     let edit = ConfigEdit { if_revision, ..edit };
     if !is_local(&headers, peer) {
-        let tried = api.registry.rollback_config(revision, ConfigEdit { dry_run: true, ..edit.clone() }).await?;
-        refuse_remote(&tried)?;
+        let tried = ConfigEdit { dry_run: true, ..edit.clone() };
+        refuse_remote(&api.registry.rollback_config(revision, tried).await.map_err(in_the_whole)?)?;
     }
-    let outcome = api.registry.rollback_config(revision, edit.clone()).await?;
-    Ok(updated(&outcome, &edit, Vec::new()))
+    let outcome = api.registry.rollback_config(revision, edit.clone()).await.map_err(in_the_whole)?;
+    let warnings = unplaced(outcome.warnings.clone());
+    Ok(updated(&outcome, &edit, warnings))
+}
+
+/// Errors as they stand in a whole configuration of which nobody has the text.
+fn in_the_whole(error: RegistryError) -> Problem {
+    Problem::from(error).under("/coredinator")
+}
+
+fn unplaced(warnings: Vec<FieldError>) -> Vec<ConfigProblem> {
+    let told = |FieldError { pointer, detail, hint }| ConfigProblem {
+        pointer: format!("/coredinator{pointer}"),
+        line: None,
+        column: None,
+        message: detail,
+        hint,
+    };
+    warnings.into_iter().map(told).collect()
 }

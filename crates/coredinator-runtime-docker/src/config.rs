@@ -11,6 +11,8 @@ pub struct DockerRuntimeOptions {
     /// Who starts these containers: unique per data directory and the same after every restart. Containers that carry
     /// another owner are never touched.
     pub owner: String,
+    /// An owner whose containers are these, too: what the same coredinator marked them with before. Nothing is started under it.
+    pub former_owner: Option<String>,
     /// Where the engine is: `unix:///path`, `tcp://host:port`. `None`: as `DOCKER_HOST` says, else the default socket.
     pub host: Option<String>,
     /// Docker's folder of settings: the context in use and the credentials of registries. `None`: as `DOCKER_CONFIG` says, else
@@ -30,12 +32,20 @@ impl DockerRuntimeOptions {
     pub fn new(owner: impl Into<String>) -> Self {
         Self {
             owner: owner.into(),
+            former_owner: None,
             host: None,
             settings: None,
             silence: Duration::from_secs(60),
             clock: Arc::new(SystemClock),
             ports: 30_000..=32_767,
         }
+    }
+
+    /// The same with containers that were started under another owner.
+    #[must_use]
+    pub fn with_former_owner(mut self, owner: impl Into<String>) -> Self {
+        self.former_owner = Some(owner.into());
+        self
     }
 
     /// The same with another clock.

@@ -35,7 +35,8 @@ const PATIENCE_SECONDS: u64 = 120;
 pub(crate) struct Engine {
     given: Option<String>,
     settings: Option<PathBuf>,
-    owner: Arc<str>,
+    /// Those whose containers are ours; what is started is the first one's.
+    owners: Arc<[String]>,
     clock: SharedClock,
     /// The host of an engine on another machine, as it was when the runtime was made.
     remote: Option<Arc<str>>,
@@ -47,7 +48,10 @@ impl Engine {
         let mut new = Self {
             given: options.host.clone(),
             settings: options.settings.clone(),
-            owner: options.owner.as_str().into(),
+            owners: [options.owner.clone()]
+                .into_iter()
+                .chain(options.former_owner.clone().filter(|former| *former != options.owner))
+                .collect(),
             clock: Arc::clone(&options.clock),
             remote: None,
             client: Arc::default(),
@@ -62,8 +66,17 @@ impl Engine {
         Surroundings::here(self.settings.as_deref())
     }
 
+    /// Who starts containers.
     pub(crate) fn owner(&self) -> &str {
-        &self.owner
+        self.owners.first().map_or("", String::as_str)
+    }
+
+    /// The labels by which the engine tells of what is ours: the owner, or that there is one where there are several.
+    pub(crate) fn label_of_ours(&self) -> String {
+        match &*self.owners {
+            [owner] => format!("{}={owner}", labels::OWNER),
+            _ => labels::OWNER.to_owned(),
+        }
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {
@@ -120,17 +133,19 @@ impl Engine {
 
     /// All containers of ours with these labels beside the owner's, in any state.
     pub(crate) async fn containers(&self, with: &[(&str, &str)]) -> Result<Vec<ContainerSummary>, RuntimeError> {
-        let labels: Vec<String> =
-            [(labels::OWNER, self.owner())].iter().chain(with).map(|(key, value)| format!("{key}={value}")).collect();
+        let with = with.iter().map(|(key, value)| format!("{key}={value}"));
+        let labels: Vec<String> = [self.label_of_ours()].into_iter().chain(with).collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&HashMap::from([("label", labels)]));
         let listed = self.client().await?.list_containers(Some(options.build())).await;
-        listed.map_err(|error| failed("cannot list containers", error))
+        let mut listed = listed.map_err(|error| failed("cannot list containers", error))?;
+        listed.retain(|one| one.labels.as_ref().is_some_and(|found| labels::is_ours(found, &self.owners)));
+        Ok(listed)
     }
 
     /// The container of ours by the engine's id; `None` if it is not there, or somebody else's.
     pub(crate) async fn inspect(&self, container: &str) -> Result<Option<Container>, RuntimeError> {
         match self.client().await?.inspect_container(container, None::<InspectContainerOptions>).await {
-            Ok(inspected) => Ok(Container::read(&inspected, &self.owner, &self.clock)),
+            Ok(inspected) => Ok(Container::read(&inspected, &self.owners, &self.clock)),
             Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(failed("cannot inspect a container", error)),
         }

@@ -131,7 +131,7 @@ async fn follow(
     let _ = hints.send(Hint::Everywhere);
     let filters = HashMap::from([
         ("type", vec!["container".to_owned()]),
-        ("label", vec![format!("{}={}", labels::OWNER, engine.owner())]),
+        ("label", vec![engine.label_of_ours()]),
         ("event", KINDS.map(str::to_owned).to_vec()),
     ]);
     let mut options = EventsOptionsBuilder::new().filters(&filters);

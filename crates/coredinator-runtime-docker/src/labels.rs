@@ -31,10 +31,10 @@ pub(crate) struct Tags {
 }
 
 impl Tags {
-    /// Reads a container's labels; `None` if it is not `owner`'s, or not to be understood.
-    pub(crate) fn read(labels: &HashMap<String, String>, owner: &str) -> Option<Self> {
+    /// Reads a container's labels; `None` if it is none of these owners', or not to be understood.
+    pub(crate) fn read(labels: &HashMap<String, String>, owners: &[String]) -> Option<Self> {
         let get = |key| labels.get(key).map(String::as_str);
-        if get(OWNER) != Some(owner) {
+        if !is_ours(labels, owners) {
             return None;
         }
         Some(Self {
@@ -66,6 +66,11 @@ impl Tags {
     }
 }
 
+/// Whether a container with these labels is one of these owners'.
+pub(crate) fn is_ours(labels: &HashMap<String, String>, owners: &[String]) -> bool {
+    labels.get(OWNER).is_some_and(|owner| owners.contains(owner))
+}
+
 /// The name of an instance's container. Two coredinators of one engine never coin the same.
 pub(crate) fn name(id: &InstanceId, owner: &str) -> String {
     format!("coredinator-{:08x}-{id}", fnv(owner.as_bytes()) >> 32)
@@ -91,17 +96,20 @@ mod tests {
     #[test]
     fn whose_labels_say_otherwise_is_a_stranger() {
         let id = InstanceId::coin(&ServiceName::new("svc").unwrap(), 2, 7);
+        let me = ["me".to_owned()];
         let ours = [(OWNER, "me"), (SERVICE, "svc"), (INSTANCE, id.as_str()), (REPLICA, "2")];
-        let read = Tags::read(&labels(&ours), "me").unwrap();
+        let read = Tags::read(&labels(&ours), &me).unwrap();
         assert_eq!((&read.id, read.service.as_str(), read.replica, read.port), (&id, "svc", 2, 0));
-        assert_eq!(Tags::read(&labels(&ours), "you"), None);
+        assert_eq!(Tags::read(&labels(&ours), &["you".to_owned()]), None);
+        let formerly = ["you".to_owned(), "me".to_owned()];
+        assert_eq!(Tags::read(&labels(&ours), &formerly).unwrap(), read);
         for missing in 0..ours.len() {
             let mut fewer = ours.to_vec();
             fewer.remove(missing);
-            assert_eq!(Tags::read(&labels(&fewer), "me"), None, "without {}", ours[missing].0);
+            assert_eq!(Tags::read(&labels(&fewer), &me), None, "without {}", ours[missing].0);
         }
         let garbage = [(OWNER, "me"), (SERVICE, "not a name"), (INSTANCE, id.as_str()), (REPLICA, "2")];
-        assert_eq!(Tags::read(&labels(&garbage), "me"), None);
+        assert_eq!(Tags::read(&labels(&garbage), &me), None);
     }
 
     #[test]

@@ -31,10 +31,10 @@ pub(crate) enum State {
 }
 
 impl Container {
-    /// Reads an inspection; `None` if the container is not `owner`'s.
-    pub(crate) fn read(inspected: &ContainerInspectResponse, owner: &str, clock: &SharedClock) -> Option<Self> {
+    /// Reads an inspection; `None` if the container is none of these owners'.
+    pub(crate) fn read(inspected: &ContainerInspectResponse, owners: &[String], clock: &SharedClock) -> Option<Self> {
         let labels = inspected.config.as_ref()?.labels.as_ref()?;
-        let tags = Tags::read(labels, owner)?;
+        let tags = Tags::read(labels, owners)?;
         let state = inspected.state.clone().unwrap_or_default();
         Some(Self {
             id: inspected.id.clone()?,

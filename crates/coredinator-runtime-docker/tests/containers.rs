@@ -48,6 +48,28 @@ async fn what_others_do_to_a_container_is_told() {
     runtime.stop(&renamed.instance, StopRequest::KILL).await.unwrap();
 }
 
+/// What was started before the store was shared carries the owner without the node.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_carries_a_former_owner_is_ours_and_nothing_is_started_under_it() {
+    let Some(engine) = Engine::start().await else { return };
+    let before = runtime(&engine, "me");
+    let old = started(&before, "exec sleep 1000", json!({})).await;
+    let options = DockerRuntimeOptions::new("me.node-a").with_former_owner("me").with_host(engine.host());
+    let now = DockerRuntime::new(options);
+    assert_eq!(now.list(&[]).await.unwrap(), std::slice::from_ref(&old));
+    assert_eq!(now.kept().await.unwrap(), std::slice::from_ref(&old.instance.service));
+    let mut watch = now.watch(&old.instance);
+    runs(&mut watch).await;
+    let new = started(&now, "exec sleep 1000", json!({})).await;
+    assert_eq!(before.list(&[]).await.unwrap(), std::slice::from_ref(&old), "the new one is not the former owner's");
+    assert_eq!(now.list(&[]).await.unwrap().len(), 2);
+    engine.asked(&["kill", &container(&old)]);
+    assert_eq!(ends(&mut watch).await.signal, Some(9), "its end is told");
+    now.stop(&new.instance, StopRequest::KILL).await.unwrap();
+    now.forget(&old.instance.service).await.unwrap();
+    assert_eq!(now.list(&[]).await.unwrap(), []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_are_never_touched() {
     let Some(engine) = Engine::start().await else { return };

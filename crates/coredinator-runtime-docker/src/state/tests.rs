@@ -19,7 +19,7 @@ fn read(state: &Value, rest: &Value) -> Option<Container> {
         "State": state,
     });
     inspected.as_object_mut()?.extend(rest.as_object()?.clone());
-    Container::read(&serde_json::from_value(inspected).ok()?, "me", &clock())
+    Container::read(&serde_json::from_value(inspected).ok()?, &["me".to_owned()], &clock())
 }
 
 fn ended_with(code: i64, oom: bool) -> Exit {

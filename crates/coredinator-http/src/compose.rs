@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
+    beginning::Beginning,
     config::Config,
     coordination::{Lead, Machine, Services},
     metrics, node,
@@ -151,7 +152,10 @@ impl Coredinator {
         });
         #[cfg(feature = "docker")]
         let new = new.runtime(|identity| {
-            let options = DockerRuntimeOptions::new(&identity.local_owner).with_clock(Arc::clone(&identity.clock));
+            // Those of before the store was shared are found, too.
+            let options = DockerRuntimeOptions::new(&identity.local_owner)
+                .with_former_owner(&identity.owner)
+                .with_clock(Arc::clone(&identity.clock));
             Ok(Arc::new(DockerRuntime::new(options)))
         });
         #[cfg(feature = "kubernetes")]
@@ -267,14 +271,10 @@ impl Coredinator {
         let validation = validation.or_else(|| config.config_validator.as_ref().map(validator::validation));
         let registry = Registry::open_at(options, leadership.place(reached_by_all(&runtimes))).await?;
         let registry = registry.with_validation(validation);
-        registry.take_up_unplaced().await?;
-        registry.release_stops().await?;
         let name = source.as_deref().unwrap_or("no file");
         let reloader = Reloader::new(name, read, &registry, &runtimes);
-        let declared = match &source {
-            Some(_) => reloader.begin(&config).await?,
-            None => None,
-        };
+        let beginning = Beginning::new(&registry, &reloader, source.is_some().then(|| config.clone()));
+        let declared = beginning.begin().await?;
         config = config.with_live(&registry.config_document(), &strategies);
         let coordinator = Coordinator::start(CoordinatorOptions {
             store,
@@ -378,8 +378,8 @@ impl Running {
         &self.coordinator
     }
 
-    /// What the configuration changed against the state that was found; `None` where there was no file, or it could not be
-    /// judged and that state goes on.
+    /// What the configuration changed against the state that was found; `None` where there was no file, or where that state goes
+    /// on for now, because the file could not be judged or the store takes no writes.
     #[must_use]
     pub fn declared(&self) -> Option<&ConfigOutcome> {
         self.declared.as_ref()
@@ -471,14 +471,19 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// The identity of the coredinator to which the store belongs; coined with the store.
 async fn owner(store: &dyn Store) -> Result<String, StoreError> {
     let key = Key::new("meta/owner").map_err(|error| StoreError::Invalid(error.to_string()))?;
-    let coined = format!("{:032x}", fastrand::u128(..));
-    let batch = Batch::new().put(key.clone(), coined.clone().into_bytes(), Precondition::Absent);
-    match store.write(batch).await {
-        Ok(_) => return Ok(coined),
-        Err(StoreError::Conflict { .. }) => {}
-        Err(error) => return Err(error),
-    }
-    let record = store.get(&key).await?;
+    // A store that takes no writes now has been begun before.
+    let record = match store.get(&key).await? {
+        Some(known) => Some(known),
+        None => {
+            let coined = format!("{:032x}", fastrand::u128(..));
+            let batch = Batch::new().put(key.clone(), coined.clone().into_bytes(), Precondition::Absent);
+            match store.write(batch).await {
+                Ok(_) => return Ok(coined),
+                Err(StoreError::Conflict { .. }) => store.get(&key).await?,
+                Err(error) => return Err(error),
+            }
+        }
+    };
     let text = record.and_then(|record| String::from_utf8(record.value).ok());
     text.ok_or_else(|| StoreError::Unusable("the store's record of whose it is (meta/owner) cannot be read".to_owned()))
 }

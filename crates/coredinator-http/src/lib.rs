@@ -7,6 +7,7 @@
 //! - [`serve()`]: runs coredinator in the foreground; [`logging`]: its own log.
 
 pub mod api;
+mod beginning;
 pub mod cli;
 mod compose;
 pub mod config;

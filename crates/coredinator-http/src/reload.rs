@@ -88,6 +88,11 @@ impl Reloader {
         }
     }
 
+    /// Notes that the file, applied later than it was read, is refused.
+    pub(crate) fn refused(&self, error: RegistryError) {
+        self.note(Some(told(&ReloadError::Refused(error))));
+    }
+
     /// Notes how it went, and logs what is wrong.
     fn note(&self, error: Option<String>) {
         if let Some(text) = &error {

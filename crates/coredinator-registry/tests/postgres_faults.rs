@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{Batch, Key, Precondition, Revision, Store, StoreError};
+use coredinator_core::{Batch, Epoch, Key, LeaseOperation, Precondition, Revision, Store, StoreError};
 use coredinator_registry::store::{PostgresOptions, PostgresStore};
 use coredinator_test_postgres::Cluster;
 use futures_util::{FutureExt, StreamExt};
@@ -229,4 +229,28 @@ async fn watchers_list_again_where_acknowledged_writes_were_lost() {
     assert_eq!(after, Revision(6));
     let told = timeout(PATIENCE, changes.next()).await.expect("it is told in time").unwrap().unwrap();
     assert_eq!(told.revision, after);
+}
+
+/// Whoever writes holds a lock; to look at a lease waits for nobody, and a server that takes no writes tells it, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lease_is_looked_at_while_somebody_writes_and_while_nobody_can() {
+    use sqlx::Executor as _;
+    let Some(cluster) = Cluster::start() else { return };
+    let url = cluster.database();
+    let store = open(&url).await;
+    let inspect = |name: &'static str| store.lease(name, "onlooker", LeaseOperation::Inspect);
+    assert_eq!(inspect("leader").await.unwrap().holder, None);
+    let ttl = Duration::from_secs(600);
+    let held = store.lease("leader", "one", LeaseOperation::Acquire { ttl }).await.unwrap();
+    let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+    let mut writes = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    writes.execute("BEGIN; SELECT * FROM coredinator.meta FOR UPDATE").await.unwrap();
+    assert_eq!(inspect("leader").await.unwrap(), held);
+    let waits = store.write(put("a", "1")).await;
+    assert!(waits.is_err_and(|error| error.is_retryable()), "a write waits for the lock, and not for ever");
+    writes.execute("ROLLBACK").await.unwrap();
+    cluster.configure("default_transaction_read_only", "on");
+    until("writes are refused", async || store.write(put("a", "2")).await.is_err()).await;
+    assert_eq!(inspect("leader").await.unwrap(), held);
+    assert_eq!(inspect("never").await.unwrap().epoch, Epoch::ZERO);
 }

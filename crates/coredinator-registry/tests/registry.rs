@@ -310,7 +310,7 @@ async fn stops_by_hand_outlive_coredinator_unless_the_policy_is_always() {
     }
     drop(registry);
     let registry = open(&store).await;
-    registry.release_stops().await.unwrap();
+    registry.release_stops(registry.followed()).await.unwrap();
     assert_eq!(registry.service("always").unwrap().wanted_replicas(), 1);
     assert_eq!(registry.service("unless-stopped").unwrap().wanted_replicas(), 0);
 }

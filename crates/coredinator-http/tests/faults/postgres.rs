@@ -93,3 +93,91 @@ async fn a_server_that_is_killed_stopped_paused_or_read_only_refuses_changes_and
         plant.assert_nothing_runs();
     }
 }
+
+/// A store that was begun before can be started on while its server takes no writes: what is in force is told, nothing is
+/// doubled or lost, and everything that a start does is done when it does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coredinator_starts_while_the_server_takes_no_writes_and_acts_when_it_does() {
+    let Some(cluster) = Cluster::start() else { return };
+    let mut plant = plant_on(&cluster).await;
+    let before = plant.runs("a", 2).await;
+    plant.order("a", "stop").await.unwrap().ok();
+    plant.service_until("a", "is stopped", |service| service["status"] == "stopped").await;
+    plant.order("a", "start").await.unwrap().ok();
+    let pids = plant.runs("a", 2).await;
+    assert!(before.is_disjoint(&pids));
+    plant.kill().await;
+    cluster.configure("default_transaction_read_only", "on");
+    plant.declare(
+        &json!({"a": with(sleeper(), json!({"replicas": 2, "labels": {"of": "the new file"}})), "b": sleeper()}),
+    );
+    plant.launch();
+    assert!(plant.listens().await, "it ended:\n{}", plant.said());
+    let listing = plant.get("/api/coredinator/services").await.unwrap().ok();
+    assert_eq!(listing["services"].as_array().unwrap().len(), 1, "reads are answered, as it was");
+    assert_unavailable(&plant.scale("a", 3).await.unwrap());
+    let leadership = plant.get("/api/coredinator/leadership").await.unwrap().ok();
+    assert_eq!(leadership["role"], "follower", "{leadership}");
+    plant.until("it says why", async |plant| plant.said().contains("the store takes no writes")).await;
+    let running = || crate::processes::leaders_of(&plant.none_doubled(), "a");
+    assert_eq!(running(), pids, "what runs goes on");
+    cluster.configure("default_transaction_read_only", "off");
+    plant.service_until("a", "is as the file says", |service| service["labels"]["of"] == "the new file").await;
+    assert_eq!(plant.runs("a", 2).await, pids, "instances were adopted");
+    plant.runs("b", 1).await;
+    assert!(plant.terminate().await.success());
+    plant.assert_nothing_runs();
+}
+
+/// Who moves from a store of its own to one that is shared finds what runs by marks that name no node, in records that name
+/// none: it goes on under the same pids, and is looked after as before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_marked_before_nodes_were_told_apart_is_adopted_and_never_doubled() {
+    let Some(cluster) = Cluster::shared() else { return };
+    let url = cluster.database();
+    let mut plant = Plant::new(&json!({"a": with(sleeper(), json!({"replicas": 2})), "b": sleeper()}));
+    plant.arguments = vec!["--detach".to_owned()];
+    plant.start().await;
+    let (a, b) = (plant.runs("a", 2).await, plant.runs("b", 1).await);
+    let marks = |pid: &u32| {
+        let read = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        let text = String::from_utf8_lossy(&read).into_owned();
+        text.split('\0')
+            .find(|one| one.starts_with("COREDINATOR_OWNER="))
+            .unwrap_or_else(|| panic!("{text}"))
+            .to_owned()
+    };
+    let mark = marks(a.first().unwrap());
+    assert!(plant.terminate().await.success());
+    let from = format!("sqlite:{}", plant.store().display());
+    let migrated = crate::config::cli(&plant, &["db", "migrate", "--from", &from, "--to", &url]).await;
+    assert!(migrated.status.success(), "{migrated:?}");
+    // One ends while nobody watches.
+    let died = *a.first().unwrap();
+    processes::signal(died, Signal::KILL);
+    plant.arguments.extend(["--database-url".to_owned(), url]);
+    for _ in 0..2 {
+        plant.start().await;
+        let now = plant.runs("a", 2).await;
+        assert_eq!(plant.runs("b", 1).await, b, "adopted");
+        assert_eq!(now.intersection(&a).count(), 1, "{now:?}, before {a:?}");
+        let kept = *now.intersection(&a).next().unwrap();
+        assert_eq!(marks(&kept), mark, "as it was marked");
+        let new = *now.difference(&a).next().unwrap();
+        assert!(marks(&new).starts_with(&format!("{mark}.")), "what is new names the node: {}", marks(&new));
+        plant.kill().await;
+    }
+    plant.start().await;
+    // It is looked after as any other: an exit is seen, a stop reaches it.
+    let kept = *b.first().unwrap();
+    processes::signal(kept, Signal::KILL);
+    plant.until("another takes its place", async |plant| !plant.runs("b", 1).await.contains(&kept)).await;
+    for name in ["a", "b"] {
+        plant.deregister(name).await.unwrap();
+    }
+    plant
+        .until("nothing of them is left", async |plant| {
+            plant.services().await.is_empty() && plant.none_doubled().iter().all(|process| process.service.is_empty())
+        })
+        .await;
+}

@@ -102,8 +102,8 @@ pub(super) struct Inner {
 }
 
 impl Leadership {
-    /// Joins: holds the node's lease when this returns, and runs for the leader's. On a store that nobody else can use it
-    /// leads at once. What an earlier life under this identity held is taken over at once; what another holds who has the
+    /// Joins: holds the node's lease when this returns, and runs for the leader's; where the store tells how the lease stands and
+    /// takes no writes, it goes on to run for both. On a store that nobody else can use it leads at once. What an earlier life under this identity held is taken over at once; what another holds who has the
     /// same name, when that one has had its time.
     ///
     /// # Errors
@@ -268,6 +268,7 @@ async fn sit(
         KeeperOptions { store: Arc::clone(store), lease, holder: holder.to_owned(), timing, sole, above: Epoch::ZERO };
     let keeper = Keeper::start(options);
     let (mut changes, mut sight) = (keeper.tenure.changes(), keeper.sight.clone());
+    let free = stands.holder.as_deref().is_none_or(|other| other == holder);
     loop {
         if keeper.tenure.grant().is_some() {
             return Ok(keeper);
@@ -275,6 +276,11 @@ async fn sit(
         let seen = sight.borrow_and_update().clone();
         if let Some(message) = seen.trouble.clone().filter(|_| sole) {
             return Err(StoreError::Unavailable { message, source: None }.into());
+        }
+        // It was looked at, is nobody else's, and cannot be taken: the store can be read alone.
+        if let Some(trouble) = seen.trouble.as_deref().filter(|_| free && seen.lease.is_some() && !seen.lives) {
+            tracing::error!(%node, trouble, "the node's lease cannot be had: following until the store takes writes");
+            return Ok(keeper);
         }
         if seen.lives {
             keeper.retire().await;

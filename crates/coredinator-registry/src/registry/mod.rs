@@ -148,6 +148,12 @@ impl Registry {
         self.closed.cancel();
     }
 
+    /// Whether the store is followed no longer.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
     /// All services, in the order of their names.
     #[must_use]
     pub fn services(&self) -> Vec<Arc<ServiceView>> {

@@ -233,18 +233,19 @@ impl Registry {
     }
 
     /// Forgets the stops by hand that do not outlive coredinator: those of services whose policy is `always`, and which are
-    /// this node's to look after. Called once, when coredinator starts.
+    /// this node's to look after. Called once, when coredinator starts; what was asked after the revision `read` stays.
     ///
     /// # Errors
     /// The store's.
-    pub async fn release_stops(&self) -> Result<(), RegistryError> {
+    pub async fn release_stops(&self, read: Revision) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let mut batch = Batch::new();
         for view in self.services() {
             let place = &self.shared.place;
             // What whoever leads looks after does not start anew with any one replica.
             let ours = place.is_sole() || place.at(&place.seat(&view.record)) == Some(Post::Node);
-            if ours && view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
+            let earlier = view.intent_at.is_none_or(|at| at <= read);
+            if ours && earlier && view.intent.stopped && view.record.spec.restart_policy == RestartPolicy::Always {
                 let intent = Intent { stopped: false, command: view.intent.command + 1, ..(*view.intent).clone() };
                 batch = batch.put(keys::intent(view.name()), json(&intent)?, intent_as_seen(&view));
             }

@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use coredinator_core::{Change, Key, Lease, Listing, Record, Revision, StoreConnections, StoreError, StoreStatus};
+use coredinator_core::{
+    Change, Key, Lease, Listing, Record, Revision, StoreConnections, StoreError, StoreStatus, Timestamp,
+};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +123,21 @@ impl Reader {
             ORDER BY records.key";
         let rows = self.rows(LIST, &[Argument::Text(prefix)]).await?;
         listing(&rows).map_err(|error| self.wrong(error))
+    }
+
+    /// A lease as it stands, whoever is writing meanwhile; `None`: there never was one. The time is the server's.
+    pub(super) async fn lease(&self, name: &str) -> Result<(Option<Lease>, Timestamp), StoreError> {
+        // The join always yields a row, so that the time comes with the lease.
+        const LEASE: &str = "
+            SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, leases.name, leases.holder,
+                leases.epoch AS number, leases.expires_at AS other
+            FROM meta LEFT JOIN leases ON leases.name = $1";
+        let rows = self.rows(LEASE, &[Argument::Text(name)]).await?;
+        let read = |row: &PgRow| {
+            let known = row.try_get::<Option<&str>, _>("name")?.is_some();
+            Ok((known.then(|| lease(row)).transpose()?, stamp(row.try_get("now")?)?))
+        };
+        rows.first().map_or(Err(sqlx::Error::RowNotFound), read).map_err(|error| self.wrong(error))
     }
 
     pub(super) async fn revision(&self) -> Result<Revision, StoreError> {

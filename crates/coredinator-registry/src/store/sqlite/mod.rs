@@ -23,8 +23,8 @@ use std::{
 
 use async_trait::async_trait;
 use coredinator_core::{
-    Batch, ChangeStream, Key, Lease, LeaseOperation, Listing, Record, Revision, Store, StoreCapabilities, StoreError,
-    StoreStatus,
+    Batch, ChangeStream, Key, Lease, LeaseOperation, Listing, Record, Revision, SharedClock, Store, StoreCapabilities,
+    StoreError, StoreStatus,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,6 +55,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     reader: Arc<Reader>,
     feed: Arc<Feed>,
+    clock: SharedClock,
 }
 
 impl SqliteStore {
@@ -84,6 +85,7 @@ impl SqliteStore {
             Some(reader.clone()),
         ));
         let (commands, inbox) = mpsc::channel(INBOX);
+        let clock = Arc::clone(&options.clock);
         let writer = Writer::new(
             path.clone(),
             opened.writer,
@@ -94,7 +96,7 @@ impl SqliteStore {
             Arc::clone(&reader),
         );
         tokio::spawn(writer.run());
-        Ok(Self { inner: Arc::new(Inner { path, commands, reader, feed }) })
+        Ok(Self { inner: Arc::new(Inner { path, commands, reader, feed, clock }) })
     }
 
     /// Reads all that a file holds, at one instant, though a coredinator may be using it; the file is not changed. `None`:
@@ -182,6 +184,11 @@ impl Store for SqliteStore {
     }
 
     async fn lease(&self, name: &str, holder: &str, operation: LeaseOperation) -> Result<Lease, StoreError> {
+        if operation == LeaseOperation::Inspect {
+            // Only a look: it waits for nobody who writes.
+            let lease = self.inner.reader.lease(name).await?;
+            return judge::lease(lease.as_ref(), name, holder, operation, self.inner.clock.now());
+        }
         let (name, holder) = (name.to_owned(), holder.to_owned());
         self.ask(|reply| Command::Lease { name, holder, operation, reply }).await?
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use coredinator_core::{Change, Key, Listing, Record, Revision, StoreError, StoreStatus};
+use coredinator_core::{Change, Key, Lease, Listing, Record, Revision, StoreError, StoreStatus};
 use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 
 use super::{
@@ -74,6 +74,16 @@ impl Reader {
             }
         }
         Ok(listing)
+    }
+
+    /// A lease as it stands, whoever is writing meanwhile; `None`: there never was one.
+    pub(super) async fn lease(&self, name: &str) -> Result<Option<Lease>, StoreError> {
+        let row = sqlx::query("SELECT name, holder, epoch AS number, expires_at AS other FROM leases WHERE name = ?1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|error| self.sqlite(error))?;
+        row.as_ref().map(lease).transpose().map_err(|error| self.sqlite(error))
     }
 
     pub(super) async fn revision(&self) -> Result<Revision, StoreError> {

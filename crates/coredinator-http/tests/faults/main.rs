@@ -28,6 +28,8 @@ mod kubernetes;
 mod postgres;
 mod processes;
 #[cfg(feature = "postgres")]
+mod replica_rollouts;
+#[cfg(feature = "postgres")]
 mod replicas;
 mod services;
 #[cfg(feature = "postgres")]

@@ -130,3 +130,15 @@ pub(crate) fn kill_all(key: &str, value: &str) {
         std::thread::yield_now();
     }
 }
+
+/// A variable of the main process of an instance, by its id; `None`: there is no such process, or no such variable.
+pub(crate) fn variable(id: &str, name: &str) -> Option<String> {
+    let mark = format!("COREDINATOR_INSTANCE_ID={id}");
+    let entries = fs::read_dir("/proc").ok()?;
+    let environments = entries.filter_map(|entry| fs::read(entry.ok()?.path().join("environ")).ok());
+    environments.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).find_map(|text| {
+        let variables: Vec<&str> = text.split('\0').collect();
+        let wanted = variables.iter().find_map(|one| one.strip_prefix(name)?.strip_prefix('='));
+        wanted.filter(|_| variables.contains(&mark.as_str())).map(str::to_owned)
+    })
+}

@@ -8,6 +8,7 @@ use std::{
     ffi::OsString,
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -69,6 +70,21 @@ impl Runtime for Anywhere {
     }
     async fn stop(&self, instance: &InstanceRef, how: StopRequest) -> Result<(), RuntimeError> {
         self.0.stop(instance, how).await
+    }
+    async fn signal(&self, instance: &InstanceRef, signal: coredinator_core::Signal) -> Result<(), RuntimeError> {
+        self.0.signal(instance, signal).await
+    }
+    /// Each replica writes documents into a folder of its own: brings one to where the instance looks for it.
+    async fn deliver(&self, instance: &InstanceRef, file: &Path) -> Result<(), RuntimeError> {
+        let failed = |error| RuntimeError::internal("cannot bring a document", error);
+        let wanted = processes::variable(instance.id.as_str(), "COREDINATOR_CONFIG_FILE");
+        match wanted.filter(|wanted| Path::new(wanted) != file) {
+            Some(wanted) => {
+                let beside = format!("{wanted}.{:016x}", fastrand::u64(..));
+                fs::copy(file, &beside).and_then(|_| fs::rename(&beside, wanted)).map_err(failed)
+            }
+            None => Ok(()),
+        }
     }
     async fn logs(&self, query: LogQuery) -> Result<LogStream, RuntimeError> {
         self.0.logs(query).await
@@ -207,6 +223,11 @@ impl Site {
             timing: timing.map(|seconds| seconds.to_string()),
             replicas,
         }
+    }
+
+    /// Where what instances of a test write may be put.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The database, without a line that can be cut.

@@ -1,27 +1,45 @@
 //! One file of services, and the same story whatever runs them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::{
-    engine::{Engine, IMAGE},
-    support::{Plant, with},
-};
+#[cfg(feature = "kubernetes")]
+use crate::cluster::Place;
+#[cfg(feature = "docker")]
+use crate::engine::Engine;
+use crate::support::{PATIENCE, Plant, with};
 
 /// What runs the services of the file, and what a document needs for that.
 struct Driver {
     name: &'static str,
     prelude: Option<String>,
     more: Value,
+    patience: Duration,
+    /// Goes with it.
+    _dir: Option<tempfile::TempDir>,
 }
 
-/// A process runs by itself, a container needs an image. A driver is a line here, and one in the test.
+/// A process runs by itself, a container needs an image. A driver is a function here, and a line in the test.
 fn process() -> Driver {
-    Driver { name: "process", prelude: None, more: json!({"runtime": "process"}) }
+    Driver { name: "process", prelude: None, more: json!({"runtime": "process"}), patience: PATIENCE, _dir: None }
 }
 
+#[cfg(feature = "docker")]
 fn docker(engine: &Engine) -> Driver {
     let prelude = Some(format!("export DOCKER_HOST={}", engine.host()));
-    Driver { name: "docker", prelude, more: json!({"runtime": "docker", "image": IMAGE, "network_mode": "none"}) }
+    let more = json!({"runtime": "docker", "image": crate::engine::IMAGE, "network_mode": "none"});
+    Driver { name: "docker", prelude, more, patience: PATIENCE, _dir: None }
+}
+
+#[cfg(feature = "kubernetes")]
+fn kubernetes(place: &Place) -> Driver {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kubeconfig");
+    std::fs::write(&path, place.kubeconfig()).unwrap();
+    let prelude = Some(format!("export KUBECONFIG={}", path.display()));
+    let more = json!({"runtime": "kubernetes", "image": crate::cluster::IMAGE, "pull": "never", "user": 1000});
+    Driver { name: "kubernetes", prelude, more, patience: place.patience, _dir: Some(dir) }
 }
 
 /// The file, but for what runs it.
@@ -38,7 +56,8 @@ fn services(driver: &Driver) -> Value {
         })),
         "job": script("exit 0", json!({"restart_policy": "no"})),
         "failing": script("exit 3", json!({"restart_policy": "on-failure:2"})),
-        "ill": script("sleep 1000", json!({
+        // A pod is asked to end before it is killed, however little time it is given: this one does not hear.
+        "ill": script("trap '' TERM; sleep 1000", json!({
             "restart_policy": "on-failure:1", "stop_grace_period": 0,
             "health_check": {"command": ["sh", "-c", "echo unwell; exit 2"], "interval": 0.1, "retries": 2},
         })),
@@ -78,6 +97,7 @@ async fn told(driver: &Driver) -> Vec<(String, Vec<String>)> {
     let services = services(driver);
     let mut plant = Plant::new(&services);
     plant.prelude.clone_from(&driver.prelude);
+    plant.patience = driver.patience;
     plant.start().await;
     for (name, status) in [
         ("steady", "healthy"),
@@ -126,16 +146,27 @@ async fn told(driver: &Driver) -> Vec<(String, Vec<String>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_runs_them_services_have_the_same_story() {
-    let Some(engine) = Engine::start().await else { return };
     let as_processes = told(&process()).await;
     let text = format!("{as_processes:#?}");
     for word in ["Started", "Completed", "BackOff", "Failed", "Unhealthy", "CommandNotFound", "Stopped", "Healthy"] {
         assert!(text.contains(word), "{word} is part of it: {text}");
     }
-    for driver in [docker(&engine)] {
+    let same = async |driver: Driver| {
         let told = told(&driver).await;
         for (expected, told) in as_processes.iter().zip(&told) {
             assert_eq!(expected, told, "{}", driver.name);
         }
+    };
+    #[cfg(feature = "docker")]
+    if let Some(engine) = Engine::start().await {
+        same(docker(&engine)).await;
+    }
+    #[cfg(feature = "kubernetes")]
+    {
+        let place = match Place::cluster().await {
+            Some(place) => place,
+            None => Place::double().await,
+        };
+        same(kubernetes(&place)).await;
     }
 }

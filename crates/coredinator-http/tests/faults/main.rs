@@ -7,7 +7,7 @@
 mod clock;
 #[cfg(feature = "kubernetes")]
 #[expect(dead_code, unused_imports, reason = "other tests use more of it")]
-#[path = "../../../coredinator-runtime-k8s/tests/support/double/mod.rs"]
+#[path = "../../../coredinator-runtime-k8s/tests/support/mod.rs"]
 mod cluster;
 mod config;
 mod config_validator;
@@ -16,7 +16,6 @@ mod coordination;
 mod deploy;
 #[cfg(feature = "docker")]
 mod docker;
-#[cfg(feature = "docker")]
 mod drivers;
 #[cfg(feature = "docker")]
 #[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]

@@ -48,6 +48,8 @@ pub(crate) struct Plant {
     coredinator: Option<Child>,
     address: String,
     lives: u32,
+    /// An upper bound on what is waited for: [`PATIENCE`], unless what runs the services takes longer.
+    pub(crate) patience: Duration,
     /// Run by a shell before coredinator takes its place.
     pub(crate) prelude: Option<String>,
     pub(crate) arguments: Vec<String>,
@@ -79,6 +81,7 @@ impl Plant {
             coredinator: None,
             address: String::new(),
             lives: 0,
+            patience: PATIENCE,
             prelude: None,
             arguments: Vec::new(),
         };
@@ -198,7 +201,7 @@ impl Plant {
 
     /// Waits for coredinator's end.
     pub(crate) async fn end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             if let Some(status) = self.ended() {
                 self.coredinator = None;
@@ -290,7 +293,7 @@ impl Plant {
 
     /// Waits until `holds`, watching all the while that nothing is doubled.
     pub(crate) async fn until(&self, what: &str, mut holds: impl AsyncFnMut(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         let mut pause = Duration::from_millis(2);
         while !holds(self).await {
             let seen = self.none_doubled();

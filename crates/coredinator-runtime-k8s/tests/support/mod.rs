@@ -1,6 +1,7 @@
 //! What tests stand on: a double of a cluster, and, where `COREDINATOR_TEST_KUBECONFIG` names one, a real cluster.
 
 mod double;
+mod line;
 mod place;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -10,6 +11,7 @@ use coredinator_runtime_k8s::{KubernetesRuntime, KubernetesRuntimeOptions};
 pub(crate) use double::{Double, Fault, IMAGE, Then};
 use futures_util::StreamExt;
 use kube::{Client, Config};
+pub(crate) use line::Line;
 pub(crate) use place::Place;
 use serde_json::{Value, json};
 use tokio::time::timeout;

@@ -1,42 +1,55 @@
 //! Where a test runs pods: on a double, or in a namespace of its own of a real cluster.
 
-use std::{io::Write as _, path::PathBuf, sync::Arc};
+use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
 use coredinator_runtime_k8s::KubernetesRuntime;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Namespace, Pod, ServiceAccount},
+};
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::{DeleteParams, ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use super::{Double, NAMESPACE, client, options};
+use super::{Double, NAMESPACE, line::Line, options};
 
 /// A place for pods; what is there goes with it.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) client: Client,
     pub(crate) namespace: String,
-    /// What is dropped with it.
-    _guard: Arc<Guard>,
+    /// An upper bound on what a test waits for here.
+    pub(crate) patience: Duration,
+    /// Leads here: its context names the namespace.
+    kubeconfig: Kubeconfig,
+    guard: Arc<Guard>,
 }
 
+/// What is dropped with a place.
 enum Guard {
-    Double { _double: Double },
-    Cluster { kubeconfig: PathBuf, namespace: String },
+    Double(Double),
+    Cluster { kubeconfig: Kubeconfig, namespace: String },
 }
 
 impl Place {
     /// On a double.
     pub(crate) async fn double() -> Self {
         let double = Double::start().await;
-        let client = client(&double);
-        Self { client, namespace: NAMESPACE.to_owned(), _guard: Arc::new(Guard::Double { _double: double }) }
+        let kubeconfig = Kubeconfig::from_yaml(&double.kubeconfig()).expect("a kubeconfig");
+        Self {
+            client: connect(&kubeconfig).await,
+            namespace: NAMESPACE.to_owned(),
+            patience: Duration::from_secs(60),
+            kubeconfig,
+            guard: Arc::new(Guard::Double(double)),
+        }
     }
 
     /// On the cluster that `COREDINATOR_TEST_KUBECONFIG` names; `None`, and a line that says so, where it names none.
     pub(crate) async fn cluster() -> Option<Self> {
-        let Some(kubeconfig) = std::env::var_os("COREDINATOR_TEST_KUBECONFIG").map(PathBuf::from) else {
+        let Some(path) = std::env::var_os("COREDINATOR_TEST_KUBECONFIG").map(PathBuf::from) else {
             static SAID: std::sync::Once = std::sync::Once::new();
             SAID.call_once(|| {
                 // Not `eprintln!`, which is captured where a test passes.
@@ -45,20 +58,40 @@ impl Place {
             });
             return None;
         };
+        let mut kubeconfig = Kubeconfig::read_from(&path).expect("COREDINATOR_TEST_KUBECONFIG can be read");
         let client = connect(&kubeconfig).await;
-        let namespace = format!("coredinator-test-{:08x}", fastrand::u32(..));
-        let made: Namespace =
-            serde_json::from_value(serde_json::json!({"metadata": {"name": namespace}})).expect("a namespace");
-        let namespaces: Api<Namespace> = Api::all(client.clone());
-        namespaces.create(&PostParams::default(), &made).await.expect("a namespace can be made");
-        // Without it no pod is admitted, and the cluster makes it in its own time.
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &namespace);
-        super::until("the namespace has its service account", async || {
-            accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
-        })
-        .await;
-        let guard = Guard::Cluster { kubeconfig, namespace: namespace.clone() };
-        Some(Self { client, namespace, _guard: Arc::new(guard) })
+        let namespace = namespace(&client).await;
+        let current = kubeconfig.current_context.clone();
+        for named in &mut kubeconfig.contexts {
+            if current.as_ref() == Some(&named.name)
+                && let Some(context) = &mut named.context
+            {
+                context.namespace = Some(namespace.clone());
+            }
+        }
+        let guard = Guard::Cluster { kubeconfig: kubeconfig.clone(), namespace: namespace.clone() };
+        // A real kubelet takes its time, above all where several tests keep one node busy.
+        Some(Self { client, namespace, patience: Duration::from_secs(150), kubeconfig, guard: Arc::new(guard) })
+    }
+
+    /// The double that this is; `None`: it is a real cluster.
+    pub(crate) fn as_double(&self) -> Option<&Double> {
+        match &*self.guard {
+            Guard::Double(double) => Some(double),
+            Guard::Cluster { .. } => None,
+        }
+    }
+
+    /// Another namespace, which goes with the place that is answered.
+    pub(crate) async fn beside(&self) -> Self {
+        if let Guard::Cluster { kubeconfig, .. } = &*self.guard {
+            let namespace = namespace(&self.client).await;
+            let guard = Arc::new(Guard::Cluster { kubeconfig: kubeconfig.clone(), namespace: namespace.clone() });
+            Self { namespace, guard, ..self.clone() }
+        } else {
+            // The double has whatever namespace it is asked for.
+            Self { namespace: format!("{NAMESPACE}-{:08x}", fastrand::u32(..)), ..self.clone() }
+        }
     }
 
     /// A runtime of this owner that works here.
@@ -66,9 +99,57 @@ impl Place {
         KubernetesRuntime::with_client(options(owner, &self.namespace), self.client.clone())
     }
 
+    /// The same, with a line of its own to the API server.
+    pub(crate) async fn runtime_over(&self, line: &Line, owner: &str) -> KubernetesRuntime {
+        let client = connect(&self.over(line)).await;
+        KubernetesRuntime::with_client(options(owner, &self.namespace), client)
+    }
+
+    /// A line to the API server.
+    pub(crate) async fn line(&self) -> Line {
+        let server = self.server();
+        let host = server.host().expect("a server has a host");
+        let port = server.port_u16().unwrap_or(if server.scheme_str() == Some("http") { 80 } else { 443 });
+        Line::to(format!("{host}:{port}")).await
+    }
+
+    /// A kubeconfig that leads here, as a text.
+    pub(crate) fn kubeconfig(&self) -> String {
+        serde_json::to_string(&self.kubeconfig).expect("a kubeconfig is YAML, and so is JSON")
+    }
+
+    /// The same over a line.
+    pub(crate) fn kubeconfig_over(&self, line: &Line) -> String {
+        serde_json::to_string(&self.over(line)).expect("a kubeconfig is YAML, and so is JSON")
+    }
+
+    /// Where the API server of the current context is.
+    fn server(&self) -> axum::http::Uri {
+        let config = &self.kubeconfig;
+        let context = config.contexts.iter().find(|named| Some(&named.name) == config.current_context.as_ref());
+        let name = context.and_then(|named| named.context.as_ref()).map(|context| &context.cluster);
+        let cluster = config.clusters.iter().find(|named| Some(&named.name) == name);
+        let server = cluster.and_then(|named| named.cluster.as_ref()?.server.as_ref());
+        server.expect("the current context has a server").parse().expect("a URL")
+    }
+
+    fn over(&self, line: &Line) -> Kubeconfig {
+        let mut kubeconfig = self.kubeconfig.clone();
+        let server = self.server();
+        for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+            let is_plain = server.scheme_str() == Some("http");
+            cluster.server = Some(format!("{}://{}", if is_plain { "http" } else { "https" }, line.address));
+            // Its certificate is for the name by which it is reached without the line.
+            if !is_plain && cluster.tls_server_name.is_none() {
+                cluster.tls_server_name = server.host().map(str::to_owned);
+            }
+        }
+        kubeconfig
+    }
+
     pub(crate) fn api<K>(&self) -> Api<K>
     where
-        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -80,10 +161,26 @@ impl Place {
     }
 }
 
-async fn connect(kubeconfig: &PathBuf) -> Client {
-    let file = Kubeconfig::read_from(kubeconfig).expect("COREDINATOR_TEST_KUBECONFIG can be read");
-    let config =
-        Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.expect("it leads to a cluster");
+/// A new namespace in which pods are admitted.
+async fn namespace(client: &Client) -> String {
+    let name = format!("coredinator-test-{:08x}", fastrand::u32(..));
+    let made: Namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).expect("a namespace");
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &made).await.expect("a namespace can be made");
+    // Without it no pod is admitted, and the cluster makes it in its own time.
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+    super::until("the namespace has its service account", async || {
+        accounts.get_opt("default").await.is_ok_and(|account| account.is_some())
+    })
+    .await;
+    name
+}
+
+async fn connect(kubeconfig: &Kubeconfig) -> Client {
+    let options = KubeConfigOptions::default();
+    let mut config =
+        Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.expect("it leads to a cluster");
+    config.default_retry = false;
     Client::try_from(config).expect("a client is made")
 }
 
@@ -95,7 +192,11 @@ impl Drop for Guard {
         let removing = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let namespaces: Api<Namespace> = Api::all(connect(&kubeconfig).await);
+                let client = connect(&kubeconfig).await;
+                // Pods of tests that failed need not end in order.
+                let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+                let _ = pods.delete_collection(&DeleteParams::default().grace_period(1), &ListParams::default()).await;
+                let namespaces: Api<Namespace> = Api::all(client);
                 let removed = namespaces.delete(&namespace, &DeleteParams::background()).await;
                 if let Err(error) = removed {
                     eprintln!("the namespace {namespace} is left behind: {error}");

@@ -270,6 +270,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// run, and [`list`](Self::list) tells.
     async fn start(&self, request: StartRequest) -> Result<Started, RuntimeError>;
 
+    /// Takes note of a service that is declared to run here: instances of it may live where its spec says although nothing that is
+    /// stored tells so, such as one whose start met a crash. Told of every such service before [`list`](Self::list) is asked.
+    fn declared(&self, _spec: &ServiceSpec) {}
+
     /// Finds every living instance that this coredinator started: those of `known` that are alive, and any other that
     /// carries this coredinator's identity, such as one whose start met a crash before its handle could be stored.
     ///

@@ -50,6 +50,13 @@ pub(crate) fn service(
     Some(Service { metadata, spec: Some(ports), status: None })
 }
 
+/// Whether a Service that was changed is what was asked for. Whether it has an address cannot be changed: asked to have one again,
+/// the API server leaves it without one, and says nothing.
+pub(crate) fn is_kept(asked: &Service, kept: &Service) -> bool {
+    let is_headless = |it: &Service| it.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None");
+    is_headless(asked) == is_headless(kept)
+}
+
 /// The budget of a service of so many replicas; `None`: it needs none. One replica at a time may be taken away by what can
 /// wait, such as the draining of a node.
 pub(crate) fn budget(

@@ -1,6 +1,9 @@
 //! From a service to what the API server is asked to make: its pod, above all the one container in it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use coredinator_core::{HealthCheck, ProbeSpec, RestartPolicy, ServiceSpec, Signal, StartRequest};
 use k8s_openapi::{
@@ -73,11 +76,14 @@ fn merged(made: PodTemplateSpec, options: &KubernetesOptions) -> Result<PodTempl
 
 fn pod_spec(request: &StartRequest, options: &KubernetesOptions, port: u16) -> PodSpec {
     let spec = &request.spec;
-    let aliases = options
-        .extra_hosts
-        .iter()
-        .map(|(name, address)| HostAlias { ip: address.clone(), hostnames: Some(vec![name.clone()]) });
-    let secrets = options.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    // By address, and each secret once: the API server keeps both as maps, and refuses a key that comes twice.
+    let mut addresses: BTreeMap<&String, Vec<String>> = BTreeMap::new();
+    for (name, address) in &options.extra_hosts {
+        addresses.entry(address).or_default().push(name.clone());
+    }
+    let aliases = addresses.into_iter().map(|(ip, names)| HostAlias { ip: ip.clone(), hostnames: Some(names) });
+    let secrets: BTreeSet<&String> = options.pull_secrets.iter().collect();
+    let secrets = secrets.into_iter().map(|name| LocalObjectReference { name: name.clone() });
     let user = options.user;
     PodSpec {
         containers: vec![container(request, options, port)],

@@ -10,7 +10,7 @@ use std::{
 use coredinator_core::{InstanceRef, RuntimeError, RuntimeName, ServiceName, SharedClock};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Pod, Service},
+    api::core::v1::{Pod, Secret, Service},
 };
 use kube::{
     Api, Client, Config, Resource,
@@ -23,6 +23,7 @@ use tokio::sync::OnceCell;
 use crate::{
     KubernetesRuntime, KubernetesRuntimeOptions,
     config::Access,
+    files::Loose,
     labels,
     rbac::Call,
     retry,
@@ -187,6 +188,22 @@ impl Engine {
         self.ask(call, namespace, &name, api.patch(&name, &params, &Patch::Apply(object))).await
     }
 
+    /// Writes a piece over an object, which holds the object's uid where no later one of its name is meant.
+    pub(crate) async fn merge<K>(
+        &self,
+        call: Call,
+        namespace: &str,
+        name: &str,
+        piece: &serde_json::Value,
+    ) -> Result<(), Trouble>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    {
+        let api: Api<K> = self.api(namespace).await?;
+        let params = PatchParams { field_manager: Some(labels::FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.ask(call, namespace, name, api.patch_metadata(name, &params, &Patch::Merge(piece))).await.map(drop)
+    }
+
     /// Deletes the one object of this id, and no later one of its name. One that is gone is no error.
     pub(crate) async fn delete<K>(
         &self,
@@ -232,6 +249,22 @@ impl Engine {
         Ok(listed.items.iter().filter_map(|pod| self.read(pod)).collect())
     }
 
+    /// An answer about a namespace; `None`: coredinator may not look into it, so nothing of ours has been made there. In its own it
+    /// has to.
+    pub(crate) async fn where_allowed<T>(
+        &self,
+        namespace: &str,
+        answer: Result<T, Trouble>,
+    ) -> Result<Option<T>, Trouble> {
+        match answer {
+            Err(Trouble::Refused("Forbidden", message)) if self.namespace().await? != namespace => {
+                tracing::debug!(namespace, message, "passed over");
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
     /// The services that have a Service of ours in a namespace.
     pub(crate) async fn exposed(&self, namespace: &str) -> Result<Vec<ServiceName>, Trouble> {
         let api: Api<Service> = self.api(namespace).await?;
@@ -239,6 +272,14 @@ impl Engine {
         let listed = self.ask(Call::LIST_SERVICES, namespace, "services", api.list(&params)).await?;
         let name = |it: Service| ServiceName::new(it.metadata.labels?.get(labels::SERVICE)?).ok();
         Ok(listed.items.into_iter().filter_map(name).collect())
+    }
+
+    /// The files of ours in a namespace that are no pod's. What is in them is not asked for.
+    pub(crate) async fn loose_files(&self, namespace: &str) -> Result<Vec<Loose>, Trouble> {
+        let api: Api<Secret> = self.api(namespace).await?;
+        let params = ListParams::default().labels(&labels::of_owner(self.owner()));
+        let listed = self.ask(Call::LIST_SECRETS, namespace, "secrets", api.list_metadata(&params)).await?;
+        Ok(listed.items.iter().filter_map(|it| Loose::read(&it.metadata, self.owner())).collect())
     }
 
     /// A pod, if it is ours.
@@ -261,8 +302,8 @@ impl Engine {
             None => self.namespaces().await?,
         };
         for namespace in namespaces {
-            let pod: Option<Pod> = self.get(Call::GET_POD, &namespace, instance.id.as_str()).await?;
-            let Some(pod) = pod else { continue };
+            let asked = self.get::<Pod>(Call::GET_POD, &namespace, instance.id.as_str()).await;
+            let Some(pod) = self.where_allowed(&namespace, asked).await?.flatten() else { continue };
             if let Some(found) = self.read(&pod).filter(|found| found.tags.id == instance.id) {
                 return Ok(Some((found, pod)));
             }
@@ -340,6 +381,9 @@ pub(crate) fn judge(call: Call, namespace: &str, what: &str, error: &kube::Error
         403 if said.contains("violates PodSecurity") => {
             Trouble::Refused("PodSecurity", format!("namespace {namespace} does not allow such a pod: {said}"))
         }
+        403 if said.contains("because it is being terminated") => {
+            Trouble::Refused("NamespaceTerminating", format!("namespace {namespace} is being removed: {said}"))
+        }
         403 if said.contains("error looking up service account") => Trouble::Refused(
             "NoServiceAccount",
             format!("namespace {namespace} lacks the service account it asks for: {said}"),
@@ -384,6 +428,10 @@ mod tests {
             ("pods \"x\" is forbidden: exceeded quota: q", "QuotaExceeded"),
             ("pods \"x\" is forbidden: violates PodSecurity \"restricted\"", "PodSecurity"),
             ("pods \"x\" is forbidden: error looking up service account plant/default: not found", "NoServiceAccount"),
+            (
+                "pods \"x\" is forbidden: unable to create new content in namespace plant because it is being terminated",
+                "NamespaceTerminating",
+            ),
             ("pods \"x\" is forbidden: User \"me\" cannot patch resource", "Forbidden"),
         ] {
             let Trouble::Refused(word, told) = of(403, message) else { panic!("{message} is refused") };

@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use coredinator_core::{ExecOutcome, ExecRequest, InstanceRef, RuntimeError};
@@ -25,11 +26,14 @@ use crate::{
     engine::Trouble,
     rbac::Call,
     shared::Shared,
-    state::{State, code_of},
+    state::{Found, State, code_of},
 };
 
 /// How many commands that were given up may hang in one pod.
 const HANGING: usize = 32;
+
+/// How long killing from inside may take.
+const KILLING: Duration = Duration::from_secs(10);
 
 /// How many commands were given up, by the uid of their pod.
 #[derive(Debug, Clone, Default)]
@@ -98,6 +102,23 @@ pub(crate) async fn run(
     let outcome = attend(process, request.max_output).await;
     given_up.pod = None;
     outcome
+}
+
+/// Kills each process that carries the id `$1`, but for the shell itself.
+const KILL: &str = "for p in /proc/[0-9]*; do \
+    [ $p != /proc/$$ ] && grep -qs \"COREDINATOR_INSTANCE_ID=$1\" $p/environ && kill -9 ${p#/proc/}; done; :";
+
+/// Kills an instance's processes from inside of its pod, which has outlived its grace. A kubelet that waits for the end of an earlier
+/// and longer grace hears of no shorter one (<https://github.com/kubernetes/kubernetes/issues/83916>). It takes a shell, and
+/// does not reach a program that is process 1; then its first grace it is.
+pub(crate) async fn kill(shared: &Shared, found: &Found) {
+    let instance = found.to_started(found.restarts).instance;
+    let words = ["sh", "-c", KILL, "sh", instance.id.as_str()].map(str::to_owned).to_vec();
+    let killing = run(shared, &instance, ExecRequest { command: words, max_output: 1024 });
+    match tokio::time::timeout(KILLING, killing).await {
+        Ok(outcome) => tracing::debug!(id = %instance.id, ?outcome, "killed what outlived its grace from inside"),
+        Err(_) => tracing::debug!(id = %instance.id, "what outlived its grace cannot be killed from inside in time"),
+    }
 }
 
 async fn attend(mut process: AttachedProcess, max_output: usize) -> Result<ExecOutcome, RuntimeError> {

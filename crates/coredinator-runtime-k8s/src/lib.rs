@@ -22,8 +22,9 @@
 //! is tried again finds what an earlier try made. Where a stranger's pod has that name, or a stranger's Service that of the
 //! service, the start fails with `NameTaken`. What does not carry this owner's label is neither changed nor deleted.
 //!
-//! Pods of ours are looked for in the runtime's own namespace, in those that its options name, and in each in which it has
-//! started one. Nothing is asked across all namespaces, so that rights can be given namespace by namespace: [`rbac`].
+//! Pods of ours are looked for in the runtime's own namespace, in those that its options name, in those that services which are
+//! declared name ([`Runtime::declared`](coredinator_core::Runtime::declared)), and in each in which it has started one or a
+//! record tells of one. Nothing is asked across all namespaces, so that rights can be given namespace by namespace: [`rbac`].
 //!
 //! # How it ends, and who starts it again
 //! With `restart_by: coredinator`, as it is unless said otherwise, a pod's `restartPolicy` is `Never`: restarts are
@@ -41,7 +42,8 @@
 //! A stop deletes the pod with the grace asked for; the kubelet sends SIGTERM, or what `stop_signal` says where the cluster can
 //! (Kubernetes 1.33 with `ContainerStopSignals`; where it cannot, such a service does not start and says so), and after the
 //! grace SIGKILL. A kill is a deletion with a grace of a second: with none the API server would forget a pod whose program still
-//! runs. A later, more urgent stop shortens the grace.
+//! runs. Kubelets (up to 1.36 at least) go by the first grace that they hear of, so a later, more urgent stop does not hurry them:
+//! five seconds after a grace the program is killed from inside its pod, where that has a shell.
 //!
 //! A kubelet tells a signal as 128 and its number, as programs may themselves: 137 and the numbers of faults are read as
 //! signals, 143 and its like stay exit codes.
@@ -71,7 +73,8 @@
 //! be reached at the pod's address it has to listen on that), and `PORT`: what it should listen on, which is
 //! `container_port`, else `port`, else 8080. Texts arrive as they are written: `$(NAME)` is no reference. The file that
 //! `COREDINATOR_CONFIG_FILE` names comes as a Secret of the pod's name, which goes with the pod; changed content reaches the pod when
-//! its kubelet next looks, within a minute or two.
+//! its kubelet next looks, within a minute or two. The Secret is made before the pod, so a crash in between leaves one without: such
+//! are looked for whenever pods are, by label, and removed.
 //!
 //! # `pod_template`
 //! Whatever is not modelled is merged over the pod that is made, by the rules of a strategic merge patch: objects key by key,
@@ -84,6 +87,9 @@
 //! - `tests/conformance.rs`, `tests/pods.rs`: the public suite for runtimes and what happens to pods from outside, on a double of a
 //!   cluster over real HTTP, and, where `COREDINATOR_TEST_KUBECONFIG` names one, on a real cluster too, in namespaces that
 //!   the tests make and remove. Without it they say in one line that they did not run there.
+//! - `tests/troubles/`: pods that are evicted or killed inside, an API server that is cut off, watches that break off, others who write
+//!   what is ours, files that a crash left: on both. What only a real kubelet and real admission do (memory that runs out, quotas, Pod
+//!   Security, a namespace that goes, the rights of [`rbac`] and no others): on a real cluster alone.
 //! - `tests/faults.rs`: an API server that goes, comes, is slow, overloaded, cut off, forgets the past, refuses, has another clock;
 //!   nodes that are lost. On the double, which alone can be told to do so. It also sees to it that nothing is called that
 //!   [`rbac::CALLS`] lacks.

@@ -176,7 +176,9 @@ impl Life {
 async fn pods(shared: &Shared, service: &ServiceName) -> Result<Vec<Found>, Trouble> {
     let mut all = Vec::new();
     for namespace in shared.engine.namespaces().await? {
-        all.extend(shared.engine.pods(&namespace).await?.into_iter().filter(|found| found.tags.service == *service));
+        let pods = shared.engine.pods(&namespace).await;
+        let pods = shared.engine.where_allowed(&namespace, pods).await?.unwrap_or_default();
+        all.extend(pods.into_iter().filter(|found| found.tags.service == *service));
     }
     Ok(all)
 }
@@ -345,6 +347,8 @@ async fn forward(shared: &Shared, query: &LogQuery, life: &Life, tail: Option<us
     loop {
         let mut printed = match lines(shared, found, &params).await {
             Ok(printed) => printed,
+            // What was printed before its kubelet started it again is no longer kept.
+            Err(Trouble::Refused("PodRefused", _)) if previous => return true,
             // Its program has not started; or its pod is gone.
             Err(Trouble::Refused("PodRefused", _)) => return false,
             Err(Trouble::NotFound(_)) => return true,
@@ -432,6 +436,8 @@ mod tests {
             (format!("{time} begun ended\r\n"), Some(at), "begun ended"),
             (format!("{time} \n"), Some(at), ""),
             (format!("{time}\n"), Some(at), ""),
+            // A kubelet tells the time of its node's zone.
+            ("2020-01-01T02:00:00.500000001+02:00 one\n".to_owned(), Some(at), "one"),
             ("no time\n".to_owned(), None, "no time"),
             (String::new(), None, ""),
         ] {

@@ -140,6 +140,11 @@ impl KubernetesOptions {
                 reader.push(FieldError::new(format!("/mounts/{index}"), format!("{} is mounted twice", mount.target)));
             }
         }
+        if self.expose != Expose::None && spec.name.as_str().starts_with(|c: char| c.is_ascii_digit()) {
+            let detail =
+                format!("is found by a Service of its name, which cannot begin with a digit as {} does", spec.name);
+            reader.push(FieldError::new("/expose", detail).with_hint("expose: none"));
+        }
         if self.restart_by == RestartBy::Kubelet {
             if matches!(spec.restart_policy, RestartPolicy::OnFailure { max: Some(_) }) {
                 reader.push(

@@ -46,7 +46,8 @@ calls! {
     READ_LOG: "" "pods/log" "get", "reads output";
     APPLY_SECRET: "" "secrets" "patch", "brings an instance's configuration file, and its changes";
     CREATE_SECRET: "" "secrets" "create", "the same: apply makes what is not there";
-    DELETE_SECRET: "" "secrets" "delete", "a start failed after the file was brought";
+    LIST_SECRETS: "" "secrets" "list", "finds files that a crash left behind; their content is not asked for";
+    DELETE_SECRET: "" "secrets" "delete", "a start failed, or met a crash, after the file was brought";
     LIST_SERVICES: "" "services" "list", "finds what a service left behind";
     GET_SERVICE: "" "services" "get", "looks whose a Service is before it is written";
     APPLY_SERVICE: "" "services" "patch", "makes a service be found in the cluster";

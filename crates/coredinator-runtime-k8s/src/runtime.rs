@@ -77,6 +77,12 @@ impl Runtime for KubernetesRuntime {
         KubernetesOptions::parse(spec).err().unwrap_or_default()
     }
 
+    fn declared(&self, spec: &ServiceSpec) {
+        if let Ok(KubernetesOptions { namespace: Some(namespace), .. }) = KubernetesOptions::parse(spec) {
+            self.shared.engine.learn(&namespace);
+        }
+    }
+
     async fn start(&self, request: StartRequest) -> Result<Started, RuntimeError> {
         shared::start(Arc::clone(&self.shared), request).await
     }

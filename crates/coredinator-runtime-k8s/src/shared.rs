@@ -3,39 +3,40 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    path::Path,
-    sync::{Arc, Mutex as Lock, PoisonError},
+    sync::{Arc, Mutex as Lock, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
 use coredinator_core::{
     InstanceId, InstanceRef, RuntimeError, ServiceName, Signal, StartRequest, Started, StopRequest,
 };
-use k8s_openapi::api::{
-    core::v1::{Pod, Secret, Service},
-    policy::v1::PodDisruptionBudget,
-};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, RwLock},
     task::JoinHandle,
     time::{self, Instant},
 };
 use tracing::{debug, warn};
 
 use crate::{
-    KubernetesRuntimeOptions, companions, container,
+    KubernetesRuntimeOptions, container,
     engine::{Engine, Trouble},
     events::{Events, Hints, Look},
-    exec::Hanging,
-    files, labels,
+    exec::{self, Hanging},
+    labels,
     logs::Archive,
     options::KubernetesOptions,
     rbac::Call,
     state::{self, Found, State},
 };
 
+mod beside;
+mod files;
+
 /// How much longer than its grace a pod may take to be gone.
 const KILLED: Duration = Duration::from_secs(30);
+/// How much longer than its grace a pod may take until its program is killed from inside.
+const HEARD: Duration = Duration::from_secs(5);
 /// How long to wait before an API server that failed is asked again, where no event wakes earlier.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -70,6 +71,10 @@ pub(crate) struct Shared {
     /// What stands beside one service's pods is written by one at a time; who starts an instance waits for these, too, so
     /// they are locks of their own.
     companions: Locks,
+    /// Held by who brings a file and makes its pod, and, as a whole, by who looks for files without one.
+    gate: RwLock<()>,
+    /// Whether it has been told that such files cannot be looked for.
+    blind: AtomicBool,
     /// What fits a service's budget to what is left of it, after a while.
     settling: Lock<HashMap<ServiceName, JoinHandle<()>>>,
 }
@@ -83,6 +88,8 @@ impl Shared {
             hanging: Hanging::default(),
             starts: Locks::default(),
             companions: Locks::default(),
+            gate: RwLock::default(),
+            blind: AtomicBool::default(),
             settling: Lock::default(),
         }
     }
@@ -131,6 +138,7 @@ impl Shared {
         namespace: &str,
     ) -> Result<Found, RuntimeError> {
         self.expose(request, options, namespace).await?;
+        let _gate = self.gate.read().await;
         let file = self.bring(request, namespace, None).await?;
         let made = self.make_pod(request, options, namespace).await;
         match &made {
@@ -141,44 +149,6 @@ impl Shared {
             _ => {}
         }
         made
-    }
-
-    /// Brings a request's configuration file to where its pod finds it; whether it has one. With the `pod` it belongs to that,
-    /// and goes with it.
-    async fn bring(&self, request: &StartRequest, namespace: &str, pod: Option<&Found>) -> Result<bool, RuntimeError> {
-        let Some(file) = files::outside(request) else { return Ok(false) };
-        let labels = labels::Tags::write(request, self.engine.owner(), 0);
-        self.bring_file(&request.id, namespace, labels, file, pod).await?;
-        Ok(true)
-    }
-
-    async fn bring_file(
-        &self,
-        id: &InstanceId,
-        namespace: &str,
-        labels: labels::Labels,
-        file: &Path,
-        pod: Option<&Found>,
-    ) -> Result<(), RuntimeError> {
-        let unreadable = |error| RuntimeError::internal(format!("cannot read {}", file.display()), error);
-        let content = tokio::fs::read(file).await.map_err(unreadable)?;
-        let Some(secret) = files::secret(id, namespace, labels, file, content, pod) else { return Ok(()) };
-        self.engine.apply(Call::APPLY_SECRET, namespace, &secret, true).await.map(drop).map_err(Trouble::not_started)
-    }
-
-    /// Takes the file of a start that failed away again.
-    async fn take_back(&self, request: &StartRequest, namespace: &str) -> Result<(), RuntimeError> {
-        self.engine
-            .delete_named::<Secret>(Call::DELETE_SECRET, namespace, request.id.as_str())
-            .await
-            .map_err(Trouble::failed)
-    }
-
-    /// Brings changed content of its configuration file to an instance.
-    pub(crate) async fn deliver(&self, instance: &InstanceRef, file: &Path) -> Result<(), RuntimeError> {
-        let Some((found, pod)) = self.engine.pod(instance).await.map_err(Trouble::failed)? else { return Ok(()) };
-        let labels = pod.metadata.labels.unwrap_or_default();
-        self.bring_file(&instance.id, &found.namespace, labels, file, Some(&found)).await
     }
 
     async fn make_pod(
@@ -245,7 +215,18 @@ impl Shared {
         }
         let mut all = Vec::new();
         for namespace in self.engine.namespaces().await.map_err(Trouble::unknown)? {
-            for found in self.engine.pods(&namespace).await.map_err(Trouble::unknown)? {
+            let pods = self.engine.pods(&namespace).await;
+            // Where a record says that something runs it is not passed over.
+            let pods = if handles.values().any(|handle| handle.namespace == namespace) {
+                pods.map(Some)
+            } else {
+                self.engine.where_allowed(&namespace, pods).await
+            };
+            let Some(pods) = pods.map_err(Trouble::unknown)? else {
+                warn!(namespace, "coredinator may not look for pods there, where a service is declared to run");
+                continue;
+            };
+            for found in pods {
                 let found = self.as_seen(found);
                 if matches!(found.state, State::Ended(_)) {
                     continue;
@@ -253,6 +234,9 @@ impl Shared {
                 let counted = handles.get(&found.tags.id).map_or(found.restarts, |handle| handle.counted);
                 self.settle(&found.tags.service);
                 all.push(found.to_started(counted));
+            }
+            if let Err(trouble) = self.tidy_files(&namespace, None).await {
+                debug!(namespace, ?trouble, "cannot look for files that were left behind");
             }
         }
         all.sort_by(|a, b| a.instance.id.cmp(&b.instance.id));
@@ -293,15 +277,21 @@ impl Shared {
         let name = found.tags.id.as_str();
         let deleted = self.engine.delete::<Pod>(Call::DELETE_POD, &found.namespace, name, &found.uid, Some(seconds));
         deleted.await.map_err(Trouble::failed)?;
-        let limit = Duration::from_secs(u64::from(seconds)).saturating_add(KILLED);
-        let gone = self.is_gone_within(found, limit, false, &mut hints).await?;
+        let grace = Duration::from_secs(u64::from(seconds));
+        let mut gone = self.is_gone_within(found, grace.saturating_add(HEARD), false, &mut hints).await?;
+        if !gone {
+            exec::kill(self, found).await;
+            gone = self.is_gone_within(found, KILLED, false, &mut hints).await?;
+        }
         self.hanging.forget(&found.uid);
         kept.await;
         if gone {
             return Ok(());
         }
-        let message =
-            format!("the pod {name} is still there {} s after its grace; its node may be lost", KILLED.as_secs());
+        let message = format!(
+            "the pod {name} is still there {} s after its grace; its node may be lost",
+            (HEARD + KILLED).as_secs()
+        );
         Err(RuntimeError::Internal { message, source: None })
     }
 
@@ -357,145 +347,22 @@ impl Shared {
         self.engine.delete::<Pod>(Call::DELETE_POD, &found.namespace, found.tags.id.as_str(), &found.uid, None).await
     }
 
-    /// Sees to it that a service is found in the cluster as its spec says.
-    async fn expose(
-        &self,
-        request: &StartRequest,
-        options: &KubernetesOptions,
-        namespace: &str,
-    ) -> Result<(), RuntimeError> {
-        let (spec, owner) = (&request.spec, self.engine.owner());
-        let _one_at_a_time = self.companions.of(&spec.name).lock().await;
-        let asked = companions::service(spec, options, owner, namespace);
-        let there: Option<Service> =
-            self.engine.get(Call::GET_SERVICE, namespace, spec.name.as_str()).await.map_err(Trouble::not_started)?;
-        let ours = there.as_ref().is_some_and(|there| labels::is_ours(&there.metadata, owner));
-        match (&there, asked) {
-            (None, None) => Ok(()),
-            (Some(_), None) if !ours => Ok(()),
-            (Some(there), None) => self.delete_service(there).await.map_err(Trouble::not_started),
-            (Some(_), Some(_)) if !ours => {
-                let message = format!(
-                    "the Service {} in namespace {namespace} is somebody else's; say `expose: none` to leave it so",
-                    spec.name
-                );
-                Err(RuntimeError::not_started("NameTaken", message))
-            }
-            (Some(there), Some(asked)) if companions::is_as_asked(&there.metadata, &asked.metadata) => Ok(()),
-            (there, Some(mut asked)) => {
-                // Only the one that was looked at is changed.
-                asked.metadata.uid = there.as_ref().and_then(|there| there.metadata.uid.clone());
-                let applied = self.engine.apply(Call::APPLY_SERVICE, namespace, &asked, true).await;
-                match (applied, there) {
-                    (Err(Trouble::Refused("PodRefused", _)), Some(there)) => {
-                        // What cannot be changed in place, such as whether it has an address, is made anew.
-                        self.delete_service(there).await.map_err(Trouble::not_started)?;
-                        asked.metadata.uid = None;
-                        let made = self.engine.apply(Call::APPLY_SERVICE, namespace, &asked, true).await;
-                        made.map(drop).map_err(Trouble::not_started)
-                    }
-                    (applied, _) => applied.map(drop).map_err(Trouble::not_started),
-                }
-            }
-        }
-    }
-
-    async fn delete_service(&self, there: &Service) -> Result<(), Trouble> {
-        let of = &there.metadata;
-        let (namespace, name, uid) = (of.namespace.as_deref(), of.name.as_deref(), of.uid.as_deref());
-        let (namespace, name, uid) = (namespace.unwrap_or_default(), name.unwrap_or_default(), uid.unwrap_or_default());
-        self.engine.delete::<Service>(Call::DELETE_SERVICE, namespace, name, uid, None).await
-    }
-
-    /// Gives a service of several replicas its disruption budget, and fits it to what is left later.
-    async fn protect(self: &Arc<Self>, spec: &coredinator_core::ServiceSpec, replica: u32, namespace: &str) {
-        let least = (spec.replicas as usize).max(replica as usize + 1).max(self.replicas(&spec.name, namespace));
-        if least > 1
-            && let Err(trouble) = self.budget(&spec.name, namespace, least).await
-        {
-            warn!(service = %spec.name, ?trouble, "cannot write its disruption budget");
-        }
-        self.settle(&spec.name);
-    }
-
-    /// How many replicas of a service there are: those that run, and those that have ended and are about to be replaced.
-    fn replicas(&self, service: &ServiceName, namespace: &str) -> usize {
-        let of: BTreeSet<u32> = self
-            .events
-            .all()
-            .into_iter()
-            .filter(|it| it.tags.service == *service && it.namespace == namespace && it.ending.is_none())
-            .map(|it| it.tags.replica)
-            .collect();
-        of.len()
-    }
-
-    /// Fits a service's budget to so many replicas. One that is somebody else's is left alone.
-    async fn budget(&self, service: &ServiceName, namespace: &str, replicas: usize) -> Result<(), Trouble> {
-        let _one_at_a_time = self.companions.of(service).lock().await;
-        let owner = self.engine.owner();
-        let there: Option<PodDisruptionBudget> = self.engine.get(Call::GET_BUDGET, namespace, service.as_str()).await?;
-        let ours = there.as_ref().is_some_and(|there| labels::is_ours(&there.metadata, owner));
-        if there.is_some() && !ours {
-            debug!(%service, namespace, "its disruption budget is somebody else's");
-            return Ok(());
-        }
-        let stays = |it: &PodDisruptionBudget| it.spec.as_ref().and_then(|spec| spec.min_available.clone());
-        match (there, companions::budget(service, replicas, owner, namespace)) {
-            (None, None) => Ok(()),
-            (Some(there), Some(asked)) if stays(&there) == stays(&asked) => Ok(()),
-            (there, Some(mut asked)) => {
-                asked.metadata.uid = there.and_then(|there| there.metadata.uid);
-                self.engine.apply(Call::APPLY_BUDGET, namespace, &asked, true).await.map(drop)
-            }
-            (Some(there), None) => {
-                let uid = there.metadata.uid.unwrap_or_default();
-                let deleted = self.engine.delete::<PodDisruptionBudget>(
-                    Call::DELETE_BUDGET,
-                    namespace,
-                    service.as_str(),
-                    &uid,
-                    None,
-                );
-                deleted.await
-            }
-        }
-    }
-
-    /// Fits a service's budget to what there is of it, when nothing of it has been started or stopped for a while.
-    fn settle(self: &Arc<Self>, service: &ServiceName) {
-        let (weak, name, settle) = (Arc::downgrade(self), service.clone(), self.options().settle);
-        let task = tokio::spawn(async move {
-            loop {
-                time::sleep(settle).await;
-                let Some(shared) = weak.upgrade() else { return };
-                let mut failed = None;
-                for namespace in shared.engine.namespaces().await.unwrap_or_default() {
-                    let replicas = shared.replicas(&name, &namespace);
-                    failed = shared.budget(&name, &namespace, replicas).await.err().or(failed);
-                }
-                let Some(trouble) = failed else { return };
-                debug!(service = %name, ?trouble, "its disruption budget waits for the API server");
-            }
-        });
-        let mut settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
-        settling.retain(|_, task| !task.is_finished());
-        if let Some(earlier) = settling.insert(service.clone(), task) {
-            earlier.abort();
-        }
-    }
-
     /// Takes away what is kept of a service that is no more.
     pub(crate) async fn forget(&self, service: &ServiceName) -> Result<(), RuntimeError> {
         if let Some(task) = self.settling.lock().unwrap_or_else(PoisonError::into_inner).remove(service) {
             task.abort();
         }
         for namespace in self.engine.namespaces().await.map_err(Trouble::unknown)? {
-            for found in self.engine.pods(&namespace).await.map_err(Trouble::failed)? {
+            let pods = self.engine.pods(&namespace).await;
+            let Some(pods) = self.engine.where_allowed(&namespace, pods).await.map_err(Trouble::failed)? else {
+                continue;
+            };
+            for found in pods {
                 if found.tags.service == *service && matches!(found.state, State::Ended(_)) {
                     self.remove(&found).await.map_err(Trouble::failed)?;
                 }
             }
+            self.tidy_files(&namespace, Some(service)).await.map_err(Trouble::failed)?;
             self.budget(service, &namespace, 0).await.map_err(Trouble::failed)?;
             let there: Option<Service> =
                 self.engine.get(Call::GET_SERVICE, &namespace, service.as_str()).await.map_err(Trouble::failed)?;
@@ -511,9 +378,15 @@ impl Shared {
     pub(crate) async fn kept(&self) -> Result<Vec<ServiceName>, RuntimeError> {
         let mut kept: BTreeSet<ServiceName> = self.archive.services().into_iter().collect();
         for namespace in self.engine.namespaces().await.map_err(Trouble::unknown)? {
-            let pods = self.engine.pods(&namespace).await.map_err(Trouble::failed)?;
-            kept.extend(pods.into_iter().map(|found| found.tags.service));
+            let pods = self.engine.pods(&namespace).await;
+            let Some(pods) = self.engine.where_allowed(&namespace, pods).await.map_err(Trouble::failed)? else {
+                continue;
+            };
+            // What has ended and is asked to go is on its way.
+            let stays = |found: &Found| found.ending.is_none() || !found.is_over();
+            kept.extend(pods.into_iter().filter(stays).map(|found| found.tags.service));
             kept.extend(self.engine.exposed(&namespace).await.map_err(Trouble::failed)?);
+            kept.extend(self.loose_files(&namespace).await.map_err(Trouble::failed)?.into_iter().map(|it| it.service));
         }
         Ok(kept.into_iter().collect())
     }

@@ -117,6 +117,24 @@ fn the_rights_are_made_from_the_table_of_calls() {
 }
 
 #[test]
+fn rights_are_given_namespace_by_namespace() {
+    let made = rbac::manifest("coredinator", "plant", ["plant", "line-b"])["items"].as_array().unwrap().clone();
+    let of = |kind: &str| made.iter().filter(|it| it["kind"] == kind).collect::<Vec<_>>();
+    let places = |kind: &str| of(kind).iter().map(|it| it["metadata"]["namespace"].clone()).collect::<Vec<_>>();
+    assert_eq!(places("ServiceAccount"), ["plant"], "coredinator itself runs in one");
+    assert_eq!(
+        (places("Role"), places("RoleBinding")),
+        (vec![json!("plant"), json!("line-b")], vec![json!("plant"), json!("line-b")])
+    );
+    for binding in of("RoleBinding") {
+        let account = json!([{"kind": "ServiceAccount", "name": "coredinator", "namespace": "plant"}]);
+        assert_eq!((&binding["subjects"], &binding["roleRef"]["kind"]), (&account, &json!("Role")));
+    }
+    assert!(made.iter().all(|it| wrong(it).is_empty()), "{made:?}");
+    assert!(of("ClusterRole").is_empty() && made.len() == 5, "nothing is asked for across namespaces");
+}
+
+#[test]
 fn a_field_that_is_unknown_is_found() {
     let mut deployment =
         documents("deploy/kubernetes/coredinator.yaml").into_iter().find(|it| it["kind"] == "Deployment").unwrap();

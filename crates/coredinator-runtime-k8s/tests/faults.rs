@@ -261,3 +261,37 @@ async fn nothing_is_called_that_the_table_of_rights_lacks() {
     let unused: Vec<_> = table.difference(&called).filter(|(_, _, verb)| verb != "create").collect();
     assert!(unused.is_empty(), "rights without a call: {unused:?}");
 }
+
+/// A service that names a namespace of which coredinator may not see anything costs only itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_without_rights_holds_up_no_other() {
+    let double = Double::start().await;
+    let runtime = runtime(&double, "me");
+    let here = started(&runtime, RUNS, json!({})).await;
+    let there = start(&runtime, request_of("other", 0, RUNS, json!({"namespace": "elsewhere"}))).await;
+    double.forbid("elsewhere");
+    let anew = support::runtime(&double, "me");
+    anew.declared(&request_of("other", 0, RUNS, json!({"namespace": "elsewhere"})).spec);
+    assert_eq!(anew.list(&[]).await.unwrap(), std::slice::from_ref(&here));
+    assert_eq!(anew.kept().await.unwrap(), std::slice::from_ref(&here.instance.service));
+    let refused = anew.start(request_of("other", 1, RUNS, json!({"namespace": "elsewhere"}))).await;
+    let Err(RuntimeError::NotStarted { reason }) = refused else { panic!("it is forbidden: {refused:?}") };
+    assert!(reason.code == "Forbidden" && reason.message.contains("namespace elsewhere"), "{reason:?}");
+    // Where a record says that something runs nothing is concluded.
+    let unknown = anew.list(std::slice::from_ref(&there.instance)).await;
+    assert!(matches!(unknown, Err(RuntimeError::Unavailable { .. })), "{unknown:?}");
+    double.heal();
+    assert_eq!(anew.list(&[]).await.unwrap().len(), 2);
+}
+
+/// Of a service that is declared, what a start left in its namespace is found although no record tells of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_service_is_looked_for_in_its_namespace() {
+    let double = Double::start().await;
+    let request = request_of("other", 0, RUNS, json!({"namespace": "elsewhere"}));
+    let left = start(&runtime(&double, "me"), request.clone()).await;
+    let anew = runtime(&double, "me");
+    assert_eq!(anew.list(&[]).await.unwrap(), [], "nobody has told it where to look");
+    anew.declared(&request.spec);
+    assert_eq!(anew.list(&[]).await.unwrap(), [left]);
+}

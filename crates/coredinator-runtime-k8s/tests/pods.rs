@@ -17,26 +17,6 @@ use serde_json::json;
 use support::{PATIENCE, Place, ends, observed, request, request_of, runs, start, started, until};
 use tokio::time::timeout;
 
-/// Runs a test on the double and, where there is one, on the cluster.
-macro_rules! everywhere {
-    ($($name:ident),+ $(,)?) => {
-        mod on_a_double {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                super::$name(super::Place::double().await).await;
-            })+
-        }
-        mod on_a_cluster {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $name() {
-                if let Some(place) = super::Place::cluster().await {
-                    super::$name(place).await;
-                }
-            })+
-        }
-    };
-}
-
 everywhere! {
     what_others_do_to_a_pod_is_told,
     strangers_are_never_touched,
@@ -126,6 +106,12 @@ async fn a_service_is_found_and_protected_while_it_is_there(place: Place) {
     fleet[2] = start(&runtime, request_of("fleet", 2, RUNS, headless)).await;
     let ports = place.api::<Service>().get("fleet").await.unwrap().spec.unwrap();
     assert_eq!((ports.ports.unwrap()[0].port, ports.cluster_ip.as_deref()), (9001, Some("None")));
+    // To have an address again is no change that an API server makes in place, and none that it refuses.
+    let again = json!({"replicas": 3, "container_port": 9001});
+    runtime.stop(&fleet[2].instance, StopRequest::KILL).await.unwrap();
+    fleet[2] = start(&runtime, request_of("fleet", 2, RUNS, again)).await;
+    let ports = place.api::<Service>().get("fleet").await.unwrap().spec.unwrap();
+    assert_ne!(ports.cluster_ip.as_deref(), Some("None"));
     // The budget follows what there is; one replica alone needs none, lest it hold up the draining of nodes.
     runtime.stop(&fleet[2].instance, StopRequest::KILL).await.unwrap();
     until("the budget is fitted to two", async || stays().await == Some(json!(1))).await;
@@ -140,7 +126,8 @@ async fn a_service_is_found_and_protected_while_it_is_there(place: Place) {
 async fn a_kubelet_may_restart_in_place(place: Place) {
     let runtime = place.runtime("me");
     let more = json!({"restart_by": "kubelet", "restart_policy": "always"});
-    let script = "echo begins; sleep 1; exit 7";
+    // Long enough to be seen to run: a kubelet tells what it does a second late.
+    let script = "echo begins; sleep 3; exit 7";
     let restarted = started(&runtime, script, more).await;
     let mut watch = runtime.watch(&restarted.instance);
     // It waits to be started again, and runs again, the same pod; that is told once for each time.

@@ -152,6 +152,11 @@ async fn list(
         let mut records = records_of(&context.registry, &name);
         records.retain(|(service, _), _| meant(service));
         let known = known(&context.registry, &records, post);
+        for view in context.registry.services() {
+            if view.record.spec.runtime.as_ref() == Some(&name) {
+                runtime.declared(&view.record.spec);
+            }
+        }
         match settled {
             Ok(()) => match runtime.list(&known).await {
                 Ok(mut found) => {

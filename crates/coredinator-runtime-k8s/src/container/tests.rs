@@ -176,3 +176,15 @@ fn seconds_are_whole_and_at_least_one() {
     }
     assert!(grace_seconds(Duration::MAX) > 0);
 }
+
+#[test]
+fn what_the_api_server_keeps_by_a_key_has_it_once() {
+    let pod = made(&json!({
+        "extra_hosts": ["b:10.0.0.1", "a:10.0.0.1", "c:10.0.0.2"], "pull_secrets": ["one", "two", "one"],
+    }));
+    assert_eq!(
+        pod["spec"]["hostAliases"],
+        json!([{"ip": "10.0.0.1", "hostnames": ["a", "b"]}, {"ip": "10.0.0.2", "hostnames": ["c"]}])
+    );
+    assert_eq!(pod["spec"]["imagePullSecrets"], json!([{"name": "one"}, {"name": "two"}]));
+}

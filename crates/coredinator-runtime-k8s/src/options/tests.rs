@@ -142,3 +142,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_an_api_server_would_refuse_is_refused_before() {
+    let of = |name: &str, more: &Value| {
+        let mut document = json!({"runtime": "kubernetes", "image": "i"});
+        document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let spec = ServiceSpec::parse("", Some(name), document, &Default::default()).unwrap();
+        KubernetesOptions::parse(&spec)
+    };
+    let refused = of("7th", &json!({})).unwrap_err();
+    assert_eq!((refused[0].pointer.as_str(), refused[0].hint.as_deref()), ("/expose", Some("expose: none")));
+    assert!(of("7th", &json!({"expose": "none"})).is_ok() && of("a7", &json!({})).is_ok());
+    let hosts = of("svc", &json!({"extra_hosts": {"Historian.Plant": "10.0.0.7", "six": "2001:DB8:0::1"}}))
+        .unwrap()
+        .extra_hosts;
+    assert_eq!(
+        hosts.into_iter().collect::<Vec<_>>(),
+        [("historian.plant".to_owned(), "10.0.0.7".to_owned()), ("six".to_owned(), "2001:db8::1".to_owned()),]
+    );
+    for bad in ["my_host", "-a", "a..b", ""] {
+        let refused = of("svc", &json!({"extra_hosts": {bad: "10.0.0.7"}})).unwrap_err();
+        assert!(refused[0].pointer.starts_with("/extra_hosts"), "{bad:?}: {refused:?}");
+    }
+}

@@ -151,10 +151,12 @@ fn cpus(pointer: &str, value: &Value) -> Result<i64, Errors> {
 /// A map, or Compose's list of `name:address` or `name=address`.
 pub(super) fn hosts(pointer: &str, value: Value) -> Result<BTreeMap<String, String>, Errors> {
     let pair = |at: &str, name: &str, address: &str| {
-        if name.is_empty() || address.parse::<std::net::IpAddr>().is_err() {
-            return fail(at, format!("expected a name and an address, but found {name:?} and {address:?}"));
+        let (lower, parsed) = (name.to_ascii_lowercase(), address.parse::<std::net::IpAddr>());
+        match parsed {
+            // Names of hosts do not differ by case, and the API server takes lower case alone.
+            Ok(address) if labels::is_subdomain(&lower) => Ok((lower, address.to_string())),
+            _ => fail(at, format!("expected a host's name and an address, but found {name:?} and {address:?}")),
         }
-        Ok((name.to_owned(), address.to_owned()))
     };
     let pairs = match value {
         Value::Object(map) => map

@@ -17,9 +17,38 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 /// An upper bound on whatever is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The namespace that tests on the double use.
 pub(crate) const NAMESPACE: &str = "plant";
+
+/// Runs tests on the double and, where there is one, on the cluster.
+#[macro_export]
+macro_rules! everywhere {
+    ($($name:ident),+ $(,)?) => {
+        mod on_a_double {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::double().await).await;
+            })+
+        }
+        $crate::on_a_cluster!($($name),+);
+    };
+}
+
+/// Runs tests on the cluster, where there is one.
+#[macro_export]
+macro_rules! on_a_cluster {
+    ($($name:ident),+ $(,)?) => {
+        mod on_a_cluster {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                if let Some(place) = super::Place::cluster().await {
+                    super::$name(place).await;
+                }
+            })+
+        }
+    };
+}
 
 /// Options for tests: they wait for less.
 pub(crate) fn options(owner: &str, namespace: &str) -> KubernetesRuntimeOptions {

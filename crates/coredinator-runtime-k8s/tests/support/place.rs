@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Config, Resource,
     api::{DeleteParams, ListParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
 
 use super::{Double, NAMESPACE, line::Line, options};
@@ -30,7 +30,7 @@ pub(crate) struct Place {
 /// What is dropped with a place.
 enum Guard {
     Double(Double),
-    Cluster { kubeconfig: Kubeconfig, namespace: String },
+    Cluster { kubeconfig: Box<Kubeconfig>, namespace: String },
 }
 
 impl Place {
@@ -69,7 +69,7 @@ impl Place {
                 context.namespace = Some(namespace.clone());
             }
         }
-        let guard = Guard::Cluster { kubeconfig: kubeconfig.clone(), namespace: namespace.clone() };
+        let guard = Guard::Cluster { kubeconfig: Box::new(kubeconfig.clone()), namespace: namespace.clone() };
         // A real kubelet takes its time, above all where several tests keep one node busy.
         Some(Self { client, namespace, patience: Duration::from_secs(150), kubeconfig, guard: Arc::new(guard) })
     }
@@ -103,6 +103,15 @@ impl Place {
     pub(crate) async fn runtime_over(&self, line: &Line, owner: &str) -> KubernetesRuntime {
         let client = connect(&self.over(line)).await;
         KubernetesRuntime::with_client(options(owner, &self.namespace), client)
+    }
+
+    /// A client that is known by this token alone.
+    pub(crate) async fn client_with(&self, token: &str) -> Client {
+        let mut kubeconfig = self.kubeconfig.clone();
+        for user in kubeconfig.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+            *user = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+        }
+        connect(&kubeconfig).await
     }
 
     /// A line to the API server.
@@ -178,8 +187,7 @@ async fn namespace(client: &Client) -> String {
 
 async fn connect(kubeconfig: &Kubeconfig) -> Client {
     let options = KubeConfigOptions::default();
-    let mut config =
-        Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.expect("it leads to a cluster");
+    let mut config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options).await.expect("it leads to a cluster");
     config.default_retry = false;
     Client::try_from(config).expect("a client is made")
 }

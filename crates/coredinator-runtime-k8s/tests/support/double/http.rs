@@ -81,6 +81,7 @@ async fn answer(
         (&Method::PATCH, Some(_)) => "patch",
         (&Method::DELETE, Some(_)) => "delete",
         (&Method::POST, None) => "create",
+        (&Method::POST, Some(_)) if place.sub.as_deref() == Some("eviction") => "create",
         _ => {
             return refuse(&Refusal(
                 405,
@@ -92,6 +93,10 @@ async fn answer(
     let resource = place.sub.as_ref().map_or_else(|| place.resource.clone(), |sub| format!("{}/{sub}", place.resource));
     world.calls.lock().unwrap().insert((place.group.to_owned(), resource.clone(), verb.to_owned()));
     *world.counts.lock().unwrap().entry((resource.clone(), verb.to_owned())).or_default() += 1;
+    if place.namespace.as_ref().is_some_and(|namespace| world.forbidden.lock().unwrap().contains(namespace)) {
+        let message = format!("{resource} is forbidden: User \"me\" cannot {verb} resource {resource:?}");
+        return refuse(&Refusal(403, "Forbidden", message));
+    }
     let fate = world.verdict(&resource, verb);
     match fate {
         Some(Then::Answer(code, again)) => {
@@ -108,7 +113,7 @@ async fn answer(
         }
         Some(Then::Cut) => return cut(),
         Some(Then::Slow(by)) => tokio::time::sleep(by).await,
-        Some(Then::DoneAndCut) | None => {}
+        Some(Then::DoneAndCut | Then::DoneAndSlow(_)) | None => {}
     }
     if let ("get", Some("exec"), Some(namespace), Some(name)) =
         (verb, place.sub.as_deref(), place.namespace.as_deref(), place.name.as_deref())
@@ -117,7 +122,14 @@ async fn answer(
     }
     let Ok(body) = axum::body::to_bytes(request.into_body(), usize::MAX).await else { return cut() };
     let done = act(&world, &place, verb, &params, &headers, &body).await;
-    if matches!(fate, Some(Then::DoneAndCut)) { cut() } else { done }
+    match fate {
+        Some(Then::DoneAndCut) => cut(),
+        Some(Then::DoneAndSlow(by)) => {
+            tokio::time::sleep(by).await;
+            done
+        }
+        _ => done,
+    }
 }
 
 /// An answer that breaks off: its body says that it is longer than it is.
@@ -146,8 +158,21 @@ async fn act(
         if verb == "create" {
             return create(world, place, body);
         }
-        let (items, version) = world.list(&place.resource, namespace, selector);
-        let kind = if place.resource == "pods" { "PodList" } else { "List" };
+        let (mut items, version) = world.list(&place.resource, namespace, selector);
+        let of_metadata = headers
+            .get(header::ACCEPT)
+            .is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("as=PartialObjectMetadataList")));
+        if of_metadata {
+            for item in &mut items {
+                let metadata = item["metadata"].take();
+                *item = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+            }
+        }
+        let kind = match place.resource.as_str() {
+            _ if of_metadata => "PartialObjectMetadataList",
+            "pods" => "PodList",
+            _ => "List",
+        };
         return object(&json!({
             "kind": kind, "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}, "items": items,
         }));
@@ -161,11 +186,15 @@ async fn act(
             .get(&place.resource, namespace, name)
             .ok_or_else(|| Refusal(404, "NotFound", format!("{} {name:?} not found", place.resource))),
         ("get", Some("log")) => return log(world, namespace, name, params),
+        ("create", Some("eviction")) => world.evict(&key),
         ("patch", None) => {
-            let apply = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/apply-patch+yaml");
-            match (param("fieldManager"), serde_json::from_slice::<Value>(body)) {
-                (Some(manager), Ok(asked)) if apply => world.apply(key, asked, manager, param("force") == Some("true")),
-                _ => Err(Refusal(415, "UnsupportedMediaType", "the double knows server-side apply alone".to_owned())),
+            let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            match (kind, param("fieldManager"), serde_json::from_slice::<Value>(body)) {
+                ("application/apply-patch+yaml", Some(manager), Ok(asked)) => {
+                    world.apply(key, asked, manager, param("force") == Some("true"))
+                }
+                ("application/merge-patch+json", Some(_), Ok(piece)) => world.merge(key, &piece),
+                _ => Err(Refusal(415, "UnsupportedMediaType", format!("the double knows no patch of kind {kind:?}"))),
             }
         }
         ("delete", None) => {

@@ -93,10 +93,14 @@ struct Run {
 }
 
 impl Pod {
-    /// Begins to end it, or hurries that.
+    /// Begins to end it. As real kubelets do, it goes by the first grace that it hears of, whatever comes later.
     pub(super) fn end(&self, grace: Duration) {
         let by = Instant::now() + grace;
-        self.ending.send_modify(|earlier| *earlier = Some(earlier.map_or(by, |earlier| earlier.min(by))));
+        self.ending.send_if_modified(|earlier| {
+            let is_first = earlier.is_none();
+            earlier.get_or_insert(by);
+            is_first
+        });
     }
 
     pub(super) fn lose(&self) {

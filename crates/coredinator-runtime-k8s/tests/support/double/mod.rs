@@ -76,8 +76,14 @@ impl Double {
         self.world.faults.lock().unwrap().push(fault);
     }
 
-    /// Whatever faults are left come to nothing.
+    /// From now on nothing may be done in a namespace.
+    pub(crate) fn forbid(&self, namespace: &str) {
+        self.world.forbidden.lock().unwrap().insert(namespace.to_owned());
+    }
+
+    /// Whatever faults are left come to nothing, and all is allowed.
     pub(crate) fn heal(&self) {
+        self.world.forbidden.lock().unwrap().clear();
         self.world.faults.lock().unwrap().clear();
     }
 

@@ -29,6 +29,8 @@ pub(crate) enum Then {
     DoneAndCut,
     /// It is answered after a while.
     Slow(Duration),
+    /// It is done at once, and answered after a while.
+    DoneAndSlow(Duration),
 }
 
 /// A call that goes wrong.
@@ -67,6 +69,8 @@ pub(super) struct World {
     changes: broadcast::Sender<Change>,
     pub(super) cuts: broadcast::Sender<()>,
     pub(super) faults: Mutex<Vec<Fault>>,
+    /// Namespaces in which nothing may be done.
+    pub(super) forbidden: Mutex<BTreeSet<String>>,
     pub(super) calls: Mutex<BTreeSet<(String, String, String)>>,
     pub(super) counts: Mutex<HashMap<(String, String), usize>>,
     pub(super) skew: AtomicI64,
@@ -83,6 +87,7 @@ impl World {
             changes: broadcast::Sender::new(65_536),
             cuts: broadcast::Sender::new(16),
             faults: Mutex::default(),
+            forbidden: Mutex::default(),
             calls: Mutex::default(),
             counts: Mutex::default(),
             skew: AtomicI64::new(0),
@@ -248,6 +253,19 @@ impl World {
         Ok(self.commit(&mut objects, "MODIFIED", key, changed))
     }
 
+    /// A merge patch: writes a piece over an object that is there.
+    pub(super) fn merge(&self, key: Key, piece: &Value) -> Result<Value, Refusal> {
+        let mut objects = self.objects.lock().unwrap();
+        let Some(mut object) = objects.all.get(&key).cloned() else {
+            return Err(Refusal(404, "NotFound", format!("{} {:?} not found", key.0, key.2)));
+        };
+        if piece["metadata"].get("uid").is_some_and(|uid| *uid != object["metadata"]["uid"]) {
+            return Err(Refusal(409, "Conflict", "Precondition failed: UID in precondition differs".to_owned()));
+        }
+        merge(&mut object, piece);
+        Ok(self.commit(&mut objects, "MODIFIED", key, object))
+    }
+
     /// Deletes an object: at once, or, for a pod that may run, when its kubelet says that it has ended.
     pub(super) fn delete(&self, key: &Key, options: &Value) -> Result<Value, Refusal> {
         let mut objects = self.objects.lock().unwrap();
@@ -280,6 +298,23 @@ impl World {
             None => drop(self.remove(key)),
         }
         Ok(ending)
+    }
+
+    /// Evicts a pod: says why, and deletes it with its own grace. No budget is looked at.
+    pub(super) fn evict(&self, key: &Key) -> Result<Value, Refusal> {
+        let evicted = self.alter(&key.0, &key.1, &key.2, |pod| {
+            let condition = json!({
+                "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                "message": "Eviction API: evicting",
+            });
+            match pod["status"]["conditions"].as_array_mut() {
+                Some(conditions) => conditions.push(condition),
+                None => pod["status"]["conditions"] = json!([condition]),
+            }
+        });
+        evicted.ok_or_else(|| Refusal(404, "NotFound", format!("{} {:?} not found", key.0, key.2)))?;
+        self.delete(key, &Value::Null)?;
+        Ok(json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}))
     }
 
     /// An object is gone.

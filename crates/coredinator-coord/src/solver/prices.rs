@@ -96,8 +96,10 @@ pub(super) fn find(model: &Model, limit: u64, budget: &Budget) -> Dual {
             stride *= (-start / (end - start)).clamp(0.1, 0.7);
         }
         prices.copy_from_slice(&moved);
-        if -start < 0.3 * temperature * rows as f64 || stride > 0.9 {
-            if temperature <= coldest {
+        // While it is not as cold as it gets, a step that went all the way is good enough.
+        let is_coldest = temperature <= coldest;
+        if -start < 0.3 * temperature * rows as f64 || (stride > 0.9 && !is_coldest) {
+            if is_coldest {
                 break;
             }
             temperature = (temperature * COOLING).max(coldest);

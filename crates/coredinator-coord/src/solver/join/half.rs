@@ -7,6 +7,11 @@ use super::LANES;
 /// Into how many steps losses are rounded to foresee how many combinations there are.
 const BUCKETS: usize = 128;
 
+/// How many of the steps there are at least up to where a list ends, so that it comes out about as long as it should; and how
+/// often they are made finer for that.
+const FEWEST_BUCKETS: usize = BUCKETS / 4;
+const FINER: usize = 4;
+
 /// The combination that is no change at all.
 const ROOT: u32 = 0;
 const NO_CHANGE: u32 = u32::MAX;
@@ -78,7 +83,7 @@ impl Half {
     ) -> (u64, f64) {
         self.spans.clear();
         self.spans.extend(groups);
-        let within = self.foresee(changes, gap, size);
+        let (within, foreseen) = self.foresee(changes, gap, size);
         self.nodes.clear();
         self.lanes.clear();
         self.nodes.push(Node { loss: 0.0, parent: ROOT, change: NO_CHANGE });
@@ -93,34 +98,43 @@ impl Half {
         self.keys.sort_unstable();
         self.order.clear();
         self.order.extend(self.keys.iter().map(|&key| key as u32));
-        let looks = self.spans.len() * BUCKETS / 16 + self.nodes.len() * 4;
-        (looks as u64, if whole { within } else { 0.0 })
+        ((foreseen + self.nodes.len() * 4) as u64, if whole { within } else { 0.0 })
     }
 
-    /// The largest loss up to the gap within which there are about so many combinations at most.
-    fn foresee(&mut self, changes: &[Change], gap: f64, size: usize) -> f64 {
+    /// The largest loss up to the gap within which there are about so many combinations at most; and the looks that it took.
+    fn foresee(&mut self, changes: &[Change], gap: f64, size: usize) -> (f64, usize) {
+        let (mut reach, mut looks) = (gap, 0);
+        for finer in 0..=FINER {
+            looks += self.spans.len() * BUCKETS / 16;
+            let Some(end) = self.end(changes, reach, size) else { break };
+            if end >= FEWEST_BUCKETS || finer == FINER {
+                reach *= (end as f64 - 0.5).max(0.0) / BUCKETS as f64;
+                break;
+            }
+            reach *= (end as f64 + 1.5) / BUCKETS as f64;
+        }
+        (reach, looks)
+    }
+
+    /// Up to which step of this loss there are more combinations than so many; `None`: there are not.
+    fn end(&mut self, changes: &[Change], loss: f64, size: usize) -> Option<usize> {
         self.counts.clear();
-        self.counts.resize(BUCKETS + 1, 0.0);
+        self.counts.resize(BUCKETS, 0.0);
         self.counts[0] = 1.0;
-        let bucket = |loss: f64| (loss / gap * BUCKETS as f64 + 0.5) as usize;
+        let bucket = |of: f64| (of / loss * BUCKETS as f64 + 0.5) as usize;
         for span in &self.spans {
             self.before.clear();
             self.before.extend_from_slice(&self.counts);
-            for change in &changes[span.clone()] {
-                let by = bucket(change.loss);
-                if by < BUCKETS {
-                    self.counts[by..].iter_mut().zip(&self.before).for_each(|(count, before)| *count += before);
-                }
+            let within = changes[span.clone()].iter().map(|change| bucket(change.loss)).take_while(|&by| by < BUCKETS);
+            for by in within {
+                self.counts[by..].iter_mut().zip(&self.before).for_each(|(count, before)| *count += before);
             }
         }
         let mut all = 0.0;
-        for (at, count) in self.counts.iter().enumerate() {
+        self.counts.iter().position(|count| {
             all += count;
-            if all > size as f64 {
-                return gap * (at as f64 - 0.5).max(0.0) / BUCKETS as f64;
-            }
-        }
-        gap
+            all > size as f64
+        })
     }
 
     /// Lists what comes of a combination by changes of groups from one on; whether that is all.

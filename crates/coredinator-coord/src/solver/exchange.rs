@@ -3,21 +3,23 @@
 //! What a choice lacks to the bound is what its columns gain less than the best at the prices, plus what the room left is
 //! worth at them. So an exchange can only be better if the gains that it gives up are less than what the room is worth:
 //! few columns remain, and all pairs and triples of those can be tried (the exchange neighbourhoods of Hifi, Michrafy and
-//! Sbihi, 2004, ordered and cut off by reduced costs).
+//! Sbihi, 2004, ordered and cut off by reduced costs). The last of a pair or triple is not tried one by one: a sieve tells
+//! which could fit.
+
+mod sieve;
 
 use coredinator_core::coordination::Budget;
 
-use super::{search::Guide, state::State};
+use sieve::Sieve;
 
-/// How many numbers are compared at once: what an exchange is worth, and its rows of the highest price.
-const LANES: usize = 8;
+use super::{search::Guide, state::State};
 
 /// With more possible changes than this, those that give up the most are not tried: better small exchanges of few than half
 /// of the large ones of many.
-const MOST_CHANGES: usize = 1000;
+const MOST_CHANGES: usize = sieve::MOST;
 
-/// How many comparisons are one step.
-const SCANNED_AT_ONCE: usize = 8;
+/// A step is a look at so many lanes of the sieve.
+const LANES_AT_ONCE: usize = 4;
 
 /// How often the budget is looked at: after so many scans.
 const BETWEEN_LOOKS: u32 = 256;
@@ -42,8 +44,8 @@ impl Change {
 #[derive(Debug, Default)]
 struct Exchange {
     changes: Vec<Change>,
-    /// Of each change, minus its value and what it takes of the rows of the highest price, roughly.
-    lanes: Vec<[f32; LANES]>,
+    /// The changes by what they are worth, and by what they take of the rows of the highest price.
+    sieve: Sieve,
     /// Of each change, what it takes of each row.
     takes: Vec<f64>,
     /// The rows, the highest price first.
@@ -117,7 +119,6 @@ impl Exchange {
         self.least = self.changes.first().map_or(0.0, |change| change.loss.min(0.0));
         self.takes.clear();
         self.takes.resize(self.changes.len() * rows, 0.0);
-        self.lanes.clear();
         for (at, change) in self.changes.iter().enumerate() {
             let takes = &mut self.takes[at * rows..(at + 1) * rows];
             for entry in model.entries(change.column as usize) {
@@ -126,13 +127,12 @@ impl Exchange {
             for entry in model.entries(state.choice[change.group as usize] as usize) {
                 takes[model.row[entry] as usize] -= model.amount[entry];
             }
-            let mut lanes = [0.0; LANES];
-            lanes[0] = -change.value as f32;
-            for (lane, &row) in lanes[1..].iter_mut().zip(&self.rows) {
-                *lane = takes[row] as f32;
-            }
-            self.lanes.push(lanes);
         }
+        let (changes, takes, order) = (&self.changes, &self.takes, &self.rows);
+        self.sieve.fill(changes.len(), 1 + rows, |lane, at| match lane {
+            0 => -changes[at].value,
+            _ => takes[at * rows + order[lane - 1]],
+        });
         self.steps += (model.candidate.len() / 4 + self.changes.len() * (2 + rows / 8)) as u64;
     }
 
@@ -191,27 +191,23 @@ impl Exchange {
         let other = other.unwrap_or(Change::NONE);
         let (loss, value) = (one.loss + other.loss, one.value + other.value);
         let end = self.changes[..end].partition_point(|change| change.loss + loss < self.worth);
-        self.steps += (1 + (room.len() + end) / SCANNED_AT_ONCE) as u64;
-        let mut limits = [f32::INFINITY; LANES];
         // What is no gain but for rounding is none.
         let bar = 1e-9 * (1.0 + value.abs());
-        limits[0] = (value - bar) as f32;
-        for (limit, &row) in limits[1..].iter_mut().zip(&self.rows) {
-            *limit = room[row] as f32;
-        }
+        let (set, looked) = self.sieve.pass(end, |lane| match lane {
+            0 => value - bar,
+            _ => room[self.rows[lane - 1]],
+        });
+        self.steps += (1 + looked / LANES_AT_ONCE) as u64;
         let mut best: Option<(f64, usize)> = None;
-        for (at, lanes) in self.lanes[..end].iter().enumerate() {
-            let over = lanes.iter().zip(&limits).fold(false, |over, (lane, limit)| over | (lane > limit));
-            if !over {
-                let change = self.changes[at];
-                let takes = &self.takes[at * room.len()..(at + 1) * room.len()];
-                if value + change.value > best.map_or(bar, |best| best.0)
-                    && takes.iter().zip(room).all(|(takes, room)| takes <= room)
-                    && change.group != one.group
-                    && change.group != other.group
-                {
-                    best = Some((value + change.value, at));
-                }
+        for at in set.iter().flat_map(sieve::places) {
+            let change = self.changes[at];
+            let takes = &self.takes[at * room.len()..(at + 1) * room.len()];
+            if value + change.value > best.map_or(bar, |best| best.0)
+                && takes.iter().zip(room).all(|(takes, room)| takes <= room)
+                && change.group != one.group
+                && change.group != other.group
+            {
+                best = Some((value + change.value, at));
             }
         }
         best

@@ -25,7 +25,7 @@ pub(super) const MANY_ROWS: usize = 24;
 /// How long the first lists of a whole component are, by how much the next ones are longer, and how long the last are.
 const SHORTEST: usize = 32;
 const LONGER: usize = 4;
-const LONGEST: usize = 1 << 18;
+const LONGEST: usize = 1 << 20;
 
 /// About how many steps it takes to join two lists and all before them, for each of their combinations.
 const STEPS_EACH: u64 = 22;

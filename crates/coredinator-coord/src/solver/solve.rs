@@ -17,13 +17,13 @@ use super::{
 const STEPS_PER_GROUP: u64 = 1_500;
 const STEPS_PER_GROUP_OF_FEW: u64 = 600;
 const FEW_GROUPS: u64 = 60;
-const MOST_STEPS: u64 = 1_000_000;
+const MOST_STEPS: u64 = 700_000;
 const POOL: u64 = 80_000;
 
 /// Where most columns take of most rows, no part is easy, and it may cost this at least; with many rows, it comes to rest
 /// sooner.
 const DENSE: u64 = 3_000_000;
-const DENSE_PER_GROUP: u64 = 500;
+const DENSE_PER_GROUP: u64 = 1_000;
 const DENSE_WITH_MANY_ROWS: u64 = 2_000_000;
 
 /// On how many threads components are solved; with no more groups than that, on one.

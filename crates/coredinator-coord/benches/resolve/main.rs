@@ -5,8 +5,9 @@
 //! the best bound that any strategy proved in this run (and, in brackets, below its own). Words select rows and strategies
 //! by parts of their names.
 //!
-//! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too; with `KHAN_JSON=FOLDER`
-//! they are written there as problems that `coredinator coordinate --problem` reads. `STEPS=N` gives every strategy so many
+//! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too, and with `PROBLEM=FILE` that
+//! problem is, alone; with `JSON=FOLDER` all that are solved are written there as problems that
+//! `coredinator coordinate --problem`, this bench, or a program for another solver reads. `STEPS=N` gives every strategy so many
 //! steps instead of its own measure; `SEED=N` generates other problems of the same kinds; `REFERENCE=N` has `centralized`
 //! prove a bound in so many steps beforehand, which then counts, too.
 
@@ -17,7 +18,8 @@ use std::time::Duration;
 
 use coredinator_coord::Strategies;
 use coredinator_core::coordination::{
-    Budget, CoordinationStrategy, NoNegotiator, PlanHeader, Presence, Problem, Resolution, assemble, conflicts, verify,
+    Budget, CoordinationStrategy, NoNegotiator, PlanHeader, Presence, Problem, ProblemDocument, Resolution, assemble,
+    conflicts, verify,
 };
 use tokio::time::Instant;
 
@@ -49,14 +51,13 @@ async fn main() {
         .filter_map(|name| all.make("", &serde_json::Value::from(*name)).ok())
         .collect();
     let rows = generate::ROWS.map(|row| row.name);
-    let only_khan = words.iter().any(|word| word.starts_with("khan"));
-    for row in generate::ROWS.iter().filter(|row| !only_khan && selected(&rows, row.name)) {
+    let given = std::env::var("PROBLEM");
+    let generated = given.is_err() && !words.iter().any(|word| word.starts_with("khan"));
+    for row in generate::ROWS.iter().filter(|row| generated && selected(&rows, row.name)) {
         let problem = generate::problem(row, number("SEED").unwrap_or(SEED));
         println!("{}: {} conflicts", row.name, problem.conflicts().len());
-        let mut measured = Vec::new();
-        for strategy in &strategies {
-            measured.push(measure(strategy.as_ref(), &problem).await);
-        }
+        write(row.name, problem.document());
+        let measured = measure_all(&strategies, &problem).await;
         let reference = match (number("REFERENCE"), all.make("", &serde_json::Value::from("centralized"))) {
             (Some(patience), Ok(strategy)) => {
                 let known = strategy.resolve(&problem, &Budget::new(Some(patience)), &NoNegotiator).await;
@@ -66,7 +67,12 @@ async fn main() {
         };
         report(&measured, reference.unwrap_or(f64::INFINITY));
     }
-    if let Ok(folder) = std::env::var("KHAN") {
+    if let Ok(file) = given {
+        let text = std::fs::read_to_string(&file).expect("it can be read");
+        let problem = Problem::new(serde_json::from_str(&text).expect("it is JSON")).expect("it is a problem");
+        println!("{file}: {} conflicts", problem.conflicts().len());
+        report(&measure_all(&strategies, &problem).await, f64::INFINITY);
+    } else if let Ok(folder) = std::env::var("KHAN") {
         published(&folder, &strategies).await;
     }
 }
@@ -85,6 +91,22 @@ async fn resolve(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Reso
         .collect();
     std::hint::black_box(conflicts(problem, &wanted));
     strategy.resolve(problem, &Budget::new(number("STEPS")), &NoNegotiator).await.expect("the strategy answers")
+}
+
+/// Writes a problem down, if it is asked for.
+fn write(name: &str, document: &ProblemDocument) {
+    if let Some(folder) = std::env::var_os("JSON") {
+        let text = serde_json::to_string_pretty(document).expect("it is JSON");
+        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.json")), text).expect("it can be written");
+    }
+}
+
+async fn measure_all(strategies: &[std::sync::Arc<dyn CoordinationStrategy>], problem: &Problem) -> Vec<Measured> {
+    let mut measured = Vec::new();
+    for strategy in strategies {
+        measured.push(measure(strategy.as_ref(), problem).await);
+    }
+    measured
 }
 
 async fn measure(strategy: &dyn CoordinationStrategy, problem: &Problem) -> Measured {
@@ -142,17 +164,9 @@ async fn published(folder: &str, strategies: &[std::sync::Arc<dyn CoordinationSt
         let Some(&(name, known, bound)) = khan::INSTANCES.iter().find(|(known, ..)| *known == name) else { continue };
         let text = std::fs::read_to_string(&file).expect("it can be read");
         let document = khan::parse(&text).expect("it is an instance");
-        if let Some(folder) = std::env::var_os("KHAN_JSON") {
-            let text = serde_json::to_string_pretty(&document).expect("it is JSON");
-            std::fs::write(std::path::Path::new(&folder).join(format!("{name}.json")), text)
-                .expect("it can be written");
-        }
+        write(name, &document);
         let problem = Problem::new(document).expect("it is a problem");
         println!("{name}: best known {known}, bound {bound}");
-        let mut measured = Vec::new();
-        for strategy in strategies {
-            measured.push(measure(strategy.as_ref(), &problem).await);
-        }
-        report(&measured, bound);
+        report(&measure_all(strategies, &problem).await, bound);
     }
 }

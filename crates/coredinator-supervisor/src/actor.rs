@@ -1,5 +1,8 @@
 //! The driver of one service: feeds its machine, stores what the machine changed, and takes the steps it asks for.
 
+mod outbox;
+mod steps;
+
 use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
@@ -8,15 +11,15 @@ use std::{
 };
 
 use coredinator_core::{
-    ConfigAction, ConfigRollout, InstanceId, InstanceRecord, InstanceRef, Observation, Reason, Runtime, RuntimeError,
-    ServiceName, ServiceRecord, StartRequest, Started, StopRequest, StoreError, Timestamp,
+    ConfigRollout, InstanceId, InstanceRecord, Observation, Reason, ServiceName, Started, StoreError, Timestamp,
 };
 use coredinator_registry::{
     NewEvent, RegistryError, ServiceView,
     leadership::{Duty, Grant, Post, Tenure},
 };
-use futures_util::{FutureExt, StreamExt};
-use serde_json::{Map, Value};
+use futures_util::FutureExt;
+use outbox::{Outbox, Writing};
+pub(crate) use steps::chain;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -32,10 +35,6 @@ use crate::{
 
 /// How long a write that the store refused waits before it is tried again.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
-/// How long it takes until a runtime that broke off telling of an instance is asked again.
-const WATCH_AGAIN: Duration = Duration::from_secs(1);
-/// How many events of one service wait for the store at most.
-const EVENTS_WAITING: usize = 100;
 
 /// What an actor is told.
 #[derive(Debug)]
@@ -91,17 +90,6 @@ pub(crate) enum Ended {
     Reseated,
 }
 
-/// What goes to the store in one write, and the steps that may be taken once it is there.
-#[derive(Debug, Default)]
-pub(crate) struct Writing {
-    /// By replica: its record, or that there is none any more.
-    records: BTreeMap<u32, Option<InstanceRecord>>,
-    /// How far the service's document has come, where that has changed.
-    rollout: Option<ConfigRollout>,
-    events: Vec<NewEvent>,
-    steps: Vec<Step>,
-}
-
 /// What others hold of an actor.
 #[derive(Debug)]
 pub(crate) struct ActorHandle {
@@ -142,51 +130,6 @@ pub(crate) struct Actor {
     /// When to decide about it again if nothing else happens.
     config_due: Option<Instant>,
     outbox: Outbox,
-}
-
-/// What waits to be stored, and the steps that may only be taken afterwards.
-#[derive(Default)]
-struct Outbox {
-    waiting: Writing,
-    writing: bool,
-    not_before: Option<Instant>,
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && !self.writing
-    }
-}
-
-impl Writing {
-    fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.rollout.is_none() && self.events.is_empty() && self.steps.is_empty()
-    }
-
-    /// Takes in what came after it. Of each replica the latest word counts: a record that was to be taken away and is
-    /// needed again stays.
-    fn add(&mut self, records: Vec<InstanceRecord>, events: Vec<NewEvent>, steps: Vec<Step>) {
-        self.records.extend(records.into_iter().map(|record| (record.replica, Some(record))));
-        self.events.extend(events);
-        for step in steps {
-            match step {
-                Step::Forget { replica } => drop(self.records.insert(replica, None)),
-                step => self.steps.push(step),
-            }
-        }
-    }
-
-    /// Takes in what was refused before it: what it says itself is newer.
-    fn put_back(&mut self, refused: Self) {
-        for (replica, record) in refused.records {
-            self.records.entry(replica).or_insert(record);
-        }
-        self.rollout = self.rollout.take().or(refused.rollout);
-        let newer = std::mem::replace(&mut self.events, refused.events);
-        self.events.extend(newer);
-        let excess = self.events.len().saturating_sub(EVENTS_WAITING);
-        self.events.drain(..excess);
-    }
 }
 
 /// What an actor begins with: the replicas that the store knows, and those of them that run.
@@ -488,11 +431,6 @@ impl Actor {
         self.post == Post::Leader && !self.context.registry.place().is_sole()
     }
 
-    fn runtime_of(&self, replica: u32) -> Option<Arc<dyn Runtime>> {
-        let slot = self.machine.slots().find(|slot| slot.record.replica == replica)?;
-        self.context.runtimes.get(&slot.record.runtime)
-    }
-
     /// Decides about the service's document, and answers the step that is to be taken once it is written down.
     fn roll_out(&mut self, desired: &Desired, now: Now) -> Option<Step> {
         let record = &desired.record;
@@ -554,147 +492,6 @@ impl Actor {
             Some(ConfigStep::Replace { .. }) | None => {}
         }
         None
-    }
-
-    /// The document of a replica as a revision has it.
-    fn document(&self, record: &ServiceRecord, revision: u64, replica: u32) -> Option<Map<String, Value>> {
-        if revision == self.rollout.stable && revision != record.config_revision {
-            return Some(self.rollout.config_of(replica));
-        }
-        record.config_of(replica)
-    }
-
-    /// Gives an instance its document, and does what the service declares.
-    fn deliver(&self, replica: u32, id: InstanceId, revision: u64, desired: &Desired) {
-        let slot = self.machine.slots().find(|slot| slot.is(&id));
-        let (Some(instance), Some(document), Some(runtime)) = (
-            slot.and_then(Slot::instance),
-            self.document(&desired.record, revision, replica),
-            self.runtime_of(replica),
-        ) else {
-            let _ = self.sender.send(Input::ConfigChecked { replica, id });
-            return;
-        };
-        let address = slot.map(|slot| (slot.record.host.clone(), slot.record.port)).unwrap_or_default();
-        let change = desired.record.spec.config.change.clone();
-        let (context, sender, name) = (Arc::clone(&self.context), self.sender.clone(), self.name.clone());
-        let (tenure, grant) = (self.tenure().clone(), self.grant.clone());
-        tokio::spawn(async move {
-            if !tenure.holds(&grant) {
-                return;
-            }
-            let giving = async {
-                let path = context.write_config(&name, replica, document).await?;
-                let to_runtime = async {
-                    if let Some(path) = &path {
-                        runtime.deliver(&instance, path).await?;
-                    }
-                    if change.action == ConfigAction::Signal {
-                        runtime.signal(&instance, change.signal).await?;
-                    }
-                    Ok::<_, RuntimeError>(())
-                };
-                to_runtime.await.map_err(|error| chain(&error))?;
-                if change.action == ConfigAction::Http {
-                    let body = serde_json::json!({ "revision": revision, "instance_id": id }).to_string();
-                    coredinator_registry::post_json(&address.0, address.1, &change.path, body).await?;
-                }
-                Ok(())
-            };
-            let limited = tokio::time::timeout(change.timeout, AssertUnwindSafe(giving).catch_unwind()).await;
-            let result = match limited {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err("its runtime panicked".to_owned()),
-                Err(_) => Err(format!("no answer within {:?}", change.timeout)),
-            };
-            let _ = sender.send(Input::ConfigGiven { replica, id, revision, result });
-        });
-    }
-
-    fn start(&self, replica: u32, id: InstanceId, preferred_port: Option<u16>, desired: &Desired) {
-        let given = self.machine.slots().find(|slot| slot.is(&id)).map_or(0, |slot| slot.record.config_revision);
-        let config = if given == 0 { None } else { self.document(&desired.record, given, replica) };
-        let config = config.map(|document| (given, document));
-        let spec = Arc::new(desired.record.spec.clone());
-        let runtime = self.runtime_of(replica);
-        let (context, sender, generation) = (Arc::clone(&self.context), self.sender.clone(), desired.record.generation);
-        let (tenure, grant) = (self.tenure().clone(), self.grant.clone());
-        tokio::spawn(async move {
-            let outcome = match runtime {
-                None => StartOutcome::NotStarted(Reason::new("UnknownRuntime", "there is no such runtime")),
-                Some(runtime) => match context.environment(&spec, generation, replica, config).await {
-                    Err(reason) => StartOutcome::NotStarted(reason),
-                    Ok(environment) => {
-                        let request = StartRequest { id: id.clone(), replica, spec, preferred_port, environment };
-                        // Time has passed since it was written down.
-                        if !tenure.holds(&grant) {
-                            return;
-                        }
-                        let outcome = outcome(AssertUnwindSafe(runtime.start(request)).catch_unwind().await);
-                        if let StartOutcome::Started(started) = &outcome
-                            && !tenure.holds(&grant)
-                        {
-                            undo(&context, runtime.as_ref(), &started.instance).await;
-                            return;
-                        }
-                        outcome
-                    }
-                },
-            };
-            let _ = sender.send(Input::Started { replica, id, outcome });
-        });
-    }
-
-    fn stop(&self, instance: InstanceRef, how: StopRequest) {
-        let (runtime, sender) = (self.runtime_of(instance.replica), self.sender.clone());
-        let (tenure, grant) = (self.tenure().clone(), self.grant.clone());
-        tokio::spawn(async move {
-            if !tenure.holds(&grant) {
-                return;
-            }
-            let failed = match runtime {
-                None => Some(Reason::new("UnknownRuntime", "there is no such runtime")),
-                Some(runtime) => match AssertUnwindSafe(runtime.stop(&instance, how)).catch_unwind().await {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(Reason::new("StopFailed", format!("cannot be stopped: {}", chain(&error)))),
-                    Err(_) => Some(Reason::new("StopFailed", "its runtime panicked while stopping it")),
-                },
-            };
-            if let Some(reason) = failed {
-                let InstanceRef { id, replica, .. } = instance;
-                let _ = sender.send(Input::StopFailed { replica, id, reason });
-            }
-        });
-    }
-
-    /// Has the runtime tell of an instance until it has ended. A runtime that breaks off says nothing about the instance, so
-    /// it is asked again.
-    fn watch(&self, replica: u32, instance: InstanceRef) {
-        let (runtime, sender) = (self.runtime_of(replica), self.sender.clone());
-        tokio::spawn(async move {
-            let Some(runtime) = runtime else { return };
-            loop {
-                let observe = async {
-                    let mut observations = runtime.watch(&instance);
-                    while let Some(observation) = observations.next().await {
-                        let ended = matches!(observation, Observation::Exited(_) | Observation::NotStarted(_));
-                        let (id, replica) = (instance.id.clone(), instance.replica);
-                        if sender.send(Input::Observed { replica, id, observation }).is_err() || ended {
-                            return true;
-                        }
-                    }
-                    false
-                };
-                if matches!(AssertUnwindSafe(observe).catch_unwind().await, Ok(true)) {
-                    return;
-                }
-                tracing::warn!(id = %instance.id, "its runtime broke off telling of it; asking again");
-                tokio::select! {
-                    () = sender.closed() => return,
-                    () = tokio::time::sleep(WATCH_AGAIN) => {}
-                }
-            }
-        });
     }
 
     async fn forget_service(&self) -> Result<(), RegistryError> {
@@ -760,23 +557,6 @@ fn sight(view: &ServiceView, id: &InstanceId) -> Sight {
     }
 }
 
-/// An instance was started so late that somebody else may look after the service by now: if that one has it (the record says
-/// so), it is left to him, and else ended by who alone knows of it.
-async fn undo(context: &Context, runtime: &dyn Runtime, instance: &InstanceRef) {
-    tracing::warn!(id = %instance.id, "it was started too late: another may look after its service by now");
-    loop {
-        match context.registry.recorded(&instance.service, instance.replica).await {
-            Ok(record) if record.as_ref().and_then(|record| record.id.as_ref()) == Some(&instance.id) => return,
-            Ok(_) => break,
-            Err(error) => tracing::debug!(id = %instance.id, %error, "whether it is in a record is not known"),
-        }
-        tokio::time::sleep(WATCH_AGAIN).await;
-    }
-    if let Err(error) = runtime.stop(instance, StopRequest::KILL).await {
-        tracing::error!(id = %instance.id, %error, "it is in no record, and could not be ended");
-    }
-}
-
 /// A slot that goes on from its record: what waited by the wall clock waits by the monotonic one, and never more than
 /// `longest`, however far the wall clock has been set back meanwhile.
 fn resume(record: InstanceRecord, longest: Duration, now: Now) -> Slot {
@@ -787,58 +567,4 @@ fn resume(record: InstanceRecord, longest: Duration, now: Now) -> Slot {
     // What was watched before is not known any more: it gets its whole time again.
     slot.config_since = Some(now.mono);
     slot
-}
-
-fn outcome(result: std::thread::Result<Result<Started, RuntimeError>>) -> StartOutcome {
-    match result {
-        Ok(Ok(started)) => StartOutcome::Started(started),
-        Ok(Err(RuntimeError::NotStarted { reason })) => StartOutcome::NotStarted(reason),
-        Ok(Err(error @ RuntimeError::Unavailable { .. })) => {
-            StartOutcome::Unknown(Reason::new("RuntimeUnavailable", chain(&error)))
-        }
-        Ok(Err(error)) => StartOutcome::NotStarted(Reason::new("StartFailed", chain(&error))),
-        Err(_) => StartOutcome::NotStarted(Reason::new("StartFailed", "its runtime panicked while starting it")),
-    }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-#[cfg(test)]
-mod tests {
-    use coredinator_core::RuntimeName;
-
-    use super::*;
-
-    fn record(replica: u32, port: u16) -> InstanceRecord {
-        let (service, runtime) = (ServiceName::new("a").unwrap(), RuntimeName::new("process").unwrap());
-        let now = Now { mono: tokio::time::Instant::now().into_std(), wall: coredinator_core::Timestamp::UNIX_EPOCH };
-        let mut record = Slot::new(&service, replica, runtime, now).record;
-        record.port = port;
-        record
-    }
-
-    #[test]
-    fn of_a_replica_that_is_forgotten_and_needed_again_the_record_stays() {
-        let mut waiting = Writing::default();
-        waiting.add(vec![record(0, 1)], vec![], vec![]);
-        waiting.add(vec![], vec![], vec![Step::Forget { replica: 0 }]);
-        assert_eq!(waiting.records, BTreeMap::from([(0, None)]));
-        waiting.add(vec![record(0, 2)], vec![], vec![]);
-        assert_eq!(waiting.records, BTreeMap::from([(0, Some(record(0, 2)))]));
-    }
-
-    #[test]
-    fn what_was_refused_goes_before_what_came_since() {
-        let mut refused = Writing::default();
-        refused.add(vec![record(0, 1), record(1, 1)], vec![], vec![Step::Forget { replica: 2 }]);
-        let mut waiting = Writing::default();
-        waiting.add(vec![record(1, 2), record(2, 2)], vec![], vec![Step::Forget { replica: 0 }]);
-        waiting.put_back(refused);
-        let expected = BTreeMap::from([(0, None), (1, Some(record(1, 2))), (2, Some(record(2, 2)))]);
-        assert_eq!(waiting.records, expected);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use coredinator_core::{Origin, ServiceSpec, SpecDefaults, Timestamp};
+use coredinator_core::{Exit, Observation, Origin, ServiceSpec, SpecDefaults, Timestamp};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -16,14 +16,12 @@ impl Schemas {
 
     /// An error, where `spec` declares a schema, with a pointer into the whole configuration.
     #[must_use]
-    #[expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "as of the evaluator")]
     pub fn in_configuration(&mut self, spec: &ServiceSpec, _: &Map<String, Value>) -> Vec<FieldError> {
         unread(spec).into_iter().map(|error| error.under(&join("/services", spec.name.as_str()))).collect()
     }
 
     /// The same with a pointer into the service's own document.
     #[must_use]
-    #[expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "as of the evaluator")]
     pub fn in_service(&mut self, spec: &ServiceSpec, _: &Map<String, Value>) -> Vec<FieldError> {
         unread(spec)
     }

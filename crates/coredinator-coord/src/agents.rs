@@ -168,6 +168,11 @@ impl Book {
         Self { agents: BTreeMap::new(), limit }
     }
 
+    /// How many agents there may be from now on; those that are there stay.
+    pub(crate) fn limit_to(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Whether there is room for this agent.
     pub(crate) fn admits(&self, id: &AgentId) -> Result<(), CoordError> {
         if self.agents.len() >= self.limit && !self.agents.contains_key(id) {

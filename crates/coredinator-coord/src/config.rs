@@ -150,6 +150,11 @@ impl CoordinationConfig {
     /// The shortest interval between cycles.
     pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
+    /// How many cycles, and bytes of them, are kept of each group.
+    pub(crate) fn kept(&self) -> (usize, usize) {
+        (self.history, self.history_bytes)
+    }
+
     /// Reads the section found at `pointer` of a document; `null` is the default.
     ///
     /// # Errors

@@ -145,10 +145,21 @@ impl Coordinator {
         Engine::start(options).await.map(|engine| Self { engine })
     }
 
-    /// The configuration that it was started with.
+    /// The configuration by which it works now.
     #[must_use]
-    pub fn config(&self) -> &CoordinationConfig {
-        &self.engine.config
+    pub fn config(&self) -> Arc<CoordinationConfig> {
+        self.engine.config()
+    }
+
+    /// Works by another configuration, in each group from its next cycle on. What was chosen at run time stays as long as the
+    /// configuration says what it said then. Agents of a group that is gone are in the group `default`; those about which the
+    /// operator's word has changed begin anew with it, and say again what they want.
+    ///
+    /// # Errors
+    /// [`CoordError::Invalid`], a strategy that cannot be made; [`CoordError::Store`], what agents asked for could not be read.
+    /// Nothing has changed then.
+    pub async fn reconfigure(&self, config: CoordinationConfig) -> Result<(), CoordError> {
+        self.engine.reconfigure(config).await
     }
 
     /// Registers an agent, durably. One of the same name is replaced: its intention is forgotten, and what it was granted
@@ -172,7 +183,7 @@ impl Coordinator {
         let _turn = engine.registering.lock().await;
         engine.book().admits(&agent.agent_id)?;
         engine.stored(engine.persist.save_agent(epoch, &agent).await)?;
-        let (accepted, notes) = engine.config.accept(agent);
+        let (accepted, notes) = engine.config().accept(agent);
         let agent = Arc::new(accepted);
         let before = engine.book().agent(agent.agent_id.as_str()).ok().map(|known| known.group.clone());
         let created = engine.book().register(Arc::clone(&agent), engine.now());
@@ -320,12 +331,12 @@ impl Coordinator {
         let engine = &self.engine;
         let leading = engine.leading();
         CoordinationStatus {
-            enabled: engine.config.enabled,
+            enabled: engine.config().enabled,
             leading: leading.is_ok(),
             epoch: leading.as_ref().map_or(0, |epoch| epoch.0),
             trouble: leading.err().map(|error| error.to_string()),
             active_agents: self.active_agents(),
-            groups: engine.groups.values().map(|group| self.group_status(group)).collect(),
+            groups: engine.groups().values().map(|group| self.group_status(group)).collect(),
         }
     }
 
@@ -339,7 +350,7 @@ impl Coordinator {
             group: group.name.to_string(),
             cycle: group.cycle(),
             strategy: group.chosen().choice.clone(),
-            sync_interval_seconds: group.config.sync_interval.as_secs_f64(),
+            sync_interval_seconds: group.config().sync_interval.as_secs_f64(),
             agents,
             active,
             silent: agents - active,
@@ -415,8 +426,10 @@ impl Coordinator {
         let epoch = engine.leading()?;
         let _turn = engine.registering.lock().await;
         let mut settings = group.settings();
-        settings.strategy =
-            Some(crate::persist::Changed { to: choice.clone(), configured: group.config.conflict_resolution.clone() });
+        settings.strategy = Some(crate::persist::Changed {
+            to: choice.clone(),
+            configured: group.config().conflict_resolution.clone(),
+        });
         engine.stored(engine.persist.save_settings(epoch, &settings).await)?;
         group.set_settings(settings);
         group.choose(chosen);

@@ -51,12 +51,15 @@ impl Driver {
     }
 
     pub(crate) async fn run(mut self, mut steps: mpsc::Receiver<StepNow>) {
-        let interval = self.group.config.sync_interval;
+        let mut interval = self.group.config().sync_interval;
         let mut next = Instant::now() + interval;
         loop {
             tokio::select! {
+                // A group that is gone ends between two cycles.
+                () = self.group.retired.cancelled() => return,
+                () = self.group.wake.notified() => {}
                 () = tokio::time::sleep_until(next) => {
-                    if self.engine.config.enabled && self.engine.book().count(Some(&self.group.name)).0 > 0 {
+                    if self.engine.config().enabled && self.engine.book().count(Some(&self.group.name)).0 > 0 {
                         // Without the lease there is nothing to do; the status says why.
                         let _ = self.cycle().await;
                     }
@@ -71,6 +74,26 @@ impl Driver {
                     }
                 }
             }
+            self.take_up();
+            let wanted = self.group.config().sync_interval;
+            if wanted != interval {
+                // The next one is as far from the last as it is to be from now on.
+                let last = next.checked_sub(interval).unwrap_or_else(Instant::now);
+                next = (last + wanted).max(Instant::now());
+                interval = wanted;
+            }
+        }
+    }
+
+    /// Takes up what the configuration says by now.
+    fn take_up(&self) {
+        let Some((strategy, resources)) = self.group.take_up() else { return };
+        let tell = |kind| self.engine.events.tell(Some(&self.group.name), kind);
+        if let Some(strategy) = strategy {
+            tell(EventKind::StrategyChanged { strategy });
+        }
+        if !resources.is_empty() {
+            tell(EventKind::ResourcesChanged { resources });
         }
     }
 
@@ -92,6 +115,8 @@ impl Driver {
     /// One cycle, from asking to telling.
     async fn cycle(&mut self) -> Result<Arc<CycleRecord>, CoordError> {
         let epoch = self.engine.leading()?;
+        self.take_up();
+        let config = self.group.config();
         let begun = Instant::now();
         let started_at = self.engine.clock.now();
         let mut timings = Timings::default();
@@ -122,10 +147,10 @@ impl Driver {
             group: Arc::clone(&self.group.name),
             epoch: epoch.0,
             transport: Arc::clone(&self.engine.transport),
-            patience: self.group.config.negotiate_time(),
+            patience: config.negotiate_time(),
             transcript: Mutex::default(),
         });
-        let deadline = self.group.config.resolve_time();
+        let deadline = config.resolve_time();
         let resolved = resolve(Arc::clone(&problem), &chosen, Arc::clone(&negotiator) as _, epoch.0, deadline).await;
         (timings.resolve_ms, timings.verify_ms) = (resolved.resolve_ms, resolved.verify_ms);
         let mut record = CycleRecord {
@@ -179,7 +204,7 @@ impl Driver {
                 async move { (agent.agent_id.clone(), transport.intention(&agent, ask).await) }
             })
             .buffer_unordered(CONCURRENCY);
-        let deadline = tokio::time::sleep_until(begun + group.config.collect_time());
+        let deadline = tokio::time::sleep_until(begun + group.config().collect_time());
         tokio::pin!(deadline);
         while step == Step::Wait {
             let input = tokio::select! {
@@ -240,7 +265,7 @@ impl Driver {
     /// All that decides the cycle.
     fn document(&mut self, number: u64, chosen: &Chosen, collected: &Collected) -> ProblemDocument {
         let (resources, variables) = self.group.subjects();
-        let config = &self.group.config;
+        let config = self.group.config();
         let wanted = chosen.needs.history.min(coredinator_core::coordination::Needs::MAX_HISTORY);
         if wanted > self.history.len() {
             // The strategy has only now been chosen: what it wants to know may be in the records.
@@ -373,7 +398,7 @@ impl Driver {
         record: &CycleRecord,
     ) -> CycleOutcome {
         let mut heard = self.group.expect(plan.cycle, plan.epoch, duties.active.clone());
-        let whole = self.group.config.distribute_time();
+        let whole = self.group.config().distribute_time();
         let mut ends = Instant::now() + whole / 2;
         let mut posts = stream::FuturesUnordered::new();
         let mut unsent = VecDeque::new();
@@ -467,7 +492,7 @@ impl Driver {
         if quiet.is_empty() {
             return;
         }
-        let (transport, time) = (Arc::clone(&self.engine.transport), self.group.config.distribute_time());
+        let (transport, time) = (Arc::clone(&self.engine.transport), self.group.config().distribute_time());
         let tell = async move {
             let told = stream::iter(quiet).for_each_concurrent(64, |(agent, message)| {
                 let transport = Arc::clone(&transport);

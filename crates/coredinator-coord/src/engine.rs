@@ -6,17 +6,20 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{Epoch, SharedClock, StoreError, coordination::DEFAULT_GROUP};
+use coredinator_core::{
+    Epoch, SharedClock, StoreError,
+    coordination::{Agent, DEFAULT_GROUP},
+};
 use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    CoordError, CoordinationConfig, CoordinatorOptions, LeadView, ServiceView, Strategies,
+    CoordError, CoordinationConfig, CoordinatorOptions, HostView, LeadView, ServiceView, Strategies,
     agents::{Book, Moment},
     driver,
     events::{EventKind, EventLog},
-    group::Group,
+    group::{Group, Step},
     persist::{Loaded, Persist},
     resolve::Chosen,
     transport::AgentTransport,
@@ -28,11 +31,12 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Engine {
     pub(crate) clock: SharedClock,
     pub(crate) strategies: Strategies,
-    pub(crate) config: CoordinationConfig,
+    config: Mutex<Arc<CoordinationConfig>>,
     pub(crate) services: Arc<dyn ServiceView>,
     pub(crate) transport: Arc<dyn AgentTransport>,
     pub(crate) persist: Persist,
-    pub(crate) groups: BTreeMap<String, Arc<Group>>,
+    groups: Mutex<Arc<BTreeMap<String, Arc<Group>>>>,
+    host: Arc<dyn HostView>,
     pub(crate) events: Arc<EventLog>,
     /// Held while the list of agents or settings are changed.
     pub(crate) registering: tokio::sync::Mutex<()>,
@@ -64,8 +68,7 @@ impl Engine {
             let made =
                 strategies.make("/conflict_resolution", &group.conflict_resolution).map_err(CoordError::Invalid)?;
             let chosen = Chosen::new(group.conflict_resolution.clone(), made)?;
-            let (group, receiver) =
-                Group::new(name, group, chosen, host.as_ref(), (config.history, config.history_bytes));
+            let (group, receiver) = Group::new(name, group, chosen, host.as_ref(), config.kept());
             let group = Arc::new(group);
             commands.push((Arc::clone(&group), receiver));
             groups.insert(name.clone(), group);
@@ -76,11 +79,12 @@ impl Engine {
             book: Mutex::new(Book::new(config.max_agents)),
             clock,
             strategies,
-            config,
+            config: Mutex::new(Arc::new(config)),
             services,
             transport,
             persist: Persist::new(store, view.lease()),
-            groups,
+            groups: Mutex::new(Arc::new(groups)),
+            host,
             registering: tokio::sync::Mutex::new(()),
             view,
             lead: Mutex::new(lead),
@@ -94,12 +98,39 @@ impl Engine {
         let keeper = Arc::clone(&engine);
         engine.tasks.spawn(async move { keeper.stop.clone().run_until_cancelled(keeper.keep_lead(changes)).await });
         for (group, receiver) in commands {
-            let (engine, stop) = (Arc::clone(&engine), engine.stop.clone());
-            let driver = driver::Driver::new(Arc::clone(&engine), group);
-            engine.tasks.spawn(async move { stop.run_until_cancelled(driver.run(receiver)).await });
+            engine.drive(group, receiver);
         }
         engine.tasks.close();
         Ok(engine)
+    }
+
+    /// Begins to run the cycles of a group.
+    pub(crate) fn drive(self: &Arc<Self>, group: Arc<Group>, steps: tokio::sync::mpsc::Receiver<Step>) {
+        let driver = driver::Driver::new(Arc::clone(self), group);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(driver.run(steps)).await });
+    }
+
+    /// What is configured by now.
+    pub(crate) fn config(&self) -> Arc<CoordinationConfig> {
+        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_config(&self, config: CoordinationConfig) {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    /// The groups that there are by now.
+    pub(crate) fn groups(&self) -> Arc<BTreeMap<String, Arc<Group>>> {
+        Arc::clone(&self.groups.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_groups(&self, groups: BTreeMap<String, Arc<Group>>) {
+        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(groups);
+    }
+
+    pub(super) fn host(&self) -> &dyn HostView {
+        self.host.as_ref()
     }
 
     /// Runs something that ends by itself, or when the engine does.
@@ -116,10 +147,11 @@ impl Engine {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn group(&self, name: &str) -> Result<&Arc<Group>, CoordError> {
-        self.groups.get(name).ok_or_else(|| CoordError::UnknownGroup {
+    pub(crate) fn group(&self, name: &str) -> Result<Arc<Group>, CoordError> {
+        let groups = self.groups();
+        groups.get(name).cloned().ok_or_else(|| CoordError::UnknownGroup {
             name: name.chars().take(128).collect(),
-            known: self.groups.keys().cloned().collect(),
+            known: groups.keys().cloned().collect(),
         })
     }
 
@@ -185,7 +217,7 @@ impl Engine {
                     self.lost(&why);
                     return true;
                 }
-                self.adopt(loaded, epoch);
+                self.adopt(&loaded, epoch);
                 let mut lead = self.lead();
                 (lead.epoch, lead.trouble) = (Some(epoch), String::new());
                 drop(lead);
@@ -201,8 +233,8 @@ impl Engine {
     }
 
     /// Makes what the store holds one's own.
-    fn adopt(&self, loaded: Loaded, epoch: Epoch) {
-        let now = self.now();
+    fn adopt(&self, loaded: &Loaded, epoch: Epoch) {
+        let (now, groups) = (self.now(), self.groups());
         let stored: BTreeSet<_> = loaded.agents.iter().map(|agent| agent.agent_id.clone()).collect();
         let mut book = self.book();
         for view in book.views(None, now.at) {
@@ -210,34 +242,48 @@ impl Engine {
                 book.remove(view.agent.agent_id.as_str());
             }
         }
-        for mut agent in loaded.agents {
-            if !self.groups.contains_key(&agent.group) {
+        let Loaded { agents, holdings, .. } = loaded;
+        self.enter(&mut book, agents, &groups, now);
+        for (group, holdings) in holdings {
+            holdings.iter().for_each(|holding| book.restore(group, holding.clone()));
+        }
+        drop(book);
+        for group in groups.values() {
+            self.adopt_group(group, loaded, epoch);
+        }
+    }
+
+    /// Enters agents as they are stored, by the operator's word of now. One that is known just so goes on as it was.
+    pub(super) fn enter(&self, book: &mut Book, stored: &[Agent], groups: &BTreeMap<String, Arc<Group>>, now: Moment) {
+        let config = self.config();
+        for agent in stored {
+            let mut agent = agent.clone();
+            if !groups.contains_key(&agent.group) {
                 tracing::warn!(agent = %agent.agent_id, group = agent.group, "an agent's group is gone: it is in the default group now");
                 DEFAULT_GROUP.clone_into(&mut agent.group);
             }
-            let (agent, _) = self.config.accept(agent);
+            let (agent, _) = config.accept(agent);
             if book.agent(agent.agent_id.as_str()).is_ok_and(|known| **known == agent) {
                 continue;
             }
             book.register(Arc::new(agent), now);
         }
-        for (group, holdings) in loaded.holdings {
-            holdings.into_iter().for_each(|holding| book.restore(&group, holding));
-        }
-        drop(book);
-        for (name, group) in &self.groups {
-            let head = loaded.groups.get(name).cloned().unwrap_or_default();
-            let settings = loaded.settings.get(name).cloned().unwrap_or_default();
-            group.adopt(epoch, head, loaded.parts.get(name).copied().unwrap_or(0));
-            if let Some(choice) = group.restored_choice(&settings) {
-                let made = self.strategies.make("", &choice).map_err(CoordError::Invalid);
-                match made.and_then(|made| Chosen::new(choice, made)) {
-                    Ok(chosen) => group.choose(chosen),
-                    Err(error) => tracing::warn!(group = name, %error, "the strategy chosen earlier cannot be had"),
-                }
+    }
+
+    /// Has a group go on from where the store says that it was.
+    pub(super) fn adopt_group(&self, group: &Group, loaded: &Loaded, epoch: Epoch) {
+        let name = &*group.name;
+        let head = loaded.groups.get(name).cloned().unwrap_or_default();
+        let settings = loaded.settings.get(name).cloned().unwrap_or_default();
+        group.adopt(epoch, head, loaded.parts.get(name).copied().unwrap_or(0));
+        if let Some(choice) = group.restored_choice(&settings) {
+            let made = self.strategies.make("", &choice).map_err(CoordError::Invalid);
+            match made.and_then(|made| Chosen::new(choice, made)) {
+                Ok(chosen) => group.choose(chosen),
+                Err(error) => tracing::warn!(group = name, %error, "the strategy chosen earlier cannot be had"),
             }
-            group.apply(settings);
         }
+        group.apply(settings);
     }
 
     async fn keep_lead(&self, mut changes: futures_util::stream::BoxStream<'static, ()>) {

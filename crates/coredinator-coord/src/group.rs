@@ -14,7 +14,8 @@ use coredinator_core::{
     field::join,
 };
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Amount, CoordError, CycleRecord, GroupConfig, HostView,
@@ -29,7 +30,13 @@ pub(crate) type Step = oneshot::Sender<Result<Arc<CycleRecord>, CoordError>>;
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) name: Arc<str>,
-    pub(crate) config: GroupConfig,
+    config: Mutex<Arc<GroupConfig>>,
+    /// What is to hold from the next cycle on.
+    next: Mutex<Option<Next>>,
+    /// Wakes who runs its cycles, because there is something next.
+    pub(crate) wake: Notify,
+    /// There is no such group any more: no cycle begins.
+    pub(crate) retired: CancellationToken,
     /// Rises whenever agents have been told something.
     pub(crate) published: watch::Sender<u64>,
     chosen: Mutex<Arc<Chosen>>,
@@ -43,6 +50,17 @@ pub(crate) struct Group {
     records: Mutex<Records>,
     stats: Mutex<Stats>,
     steps: mpsc::Sender<Step>,
+}
+
+/// What the configuration says of a group, as it is taken up between two cycles.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) config: GroupConfig,
+    /// Another strategy; `None`: that of now stays.
+    pub(crate) chosen: Option<Chosen>,
+    pub(crate) configured: Vec<Resource>,
+    /// How many cycles, and bytes of them, are kept.
+    pub(crate) most: (usize, usize),
 }
 
 #[derive(Debug)]
@@ -94,20 +112,21 @@ impl Group {
         most: (usize, usize),
     ) -> (Self, mpsc::Receiver<Step>) {
         let (steps, receiver) = mpsc::channel(16);
-        let mut configured = config.resources.clone();
-        for resource in configured.iter_mut().filter(|resource| config.from_host.contains(&resource.name)) {
-            resource.capacity = if resource.name == "system.cpu" { host.cpus() } else { host.memory_bytes() };
-        }
-        configured.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut variables = config.variables.clone();
-        variables.sort_by(|a, b| a.name.cmp(&b.name));
+        let configured = configured_resources(config, host);
         let group = Self {
             name: name.into(),
-            config: config.clone(),
+            config: Mutex::new(Arc::new(config.clone())),
+            next: Mutex::default(),
+            wake: Notify::new(),
+            retired: CancellationToken::new(),
             published: watch::Sender::new(0),
             chosen: Mutex::new(Arc::new(chosen)),
             settings: Mutex::new(Settings { group: name.to_owned(), ..Settings::default() }),
-            subjects: Mutex::new(Subjects { resources: configured.clone(), configured, variables }),
+            subjects: Mutex::new(Subjects {
+                resources: configured.clone(),
+                configured,
+                variables: configured_variables(config),
+            }),
             progress: Mutex::default(),
             open: AtomicU64::new(1),
             listener: Mutex::default(),
@@ -117,6 +136,40 @@ impl Group {
             steps,
         };
         (group, receiver)
+    }
+
+    /// What the configuration says of it, as it holds now.
+    pub(crate) fn config(&self) -> Arc<GroupConfig> {
+        Arc::clone(&lock(&self.config))
+    }
+
+    /// Has something else hold from the next cycle on.
+    pub(crate) fn reconfigure(&self, next: Next) {
+        *lock(&self.next) = Some(next);
+        self.wake.notify_one();
+    }
+
+    /// Between two cycles: takes up what is to hold from now on. Answers what changed of it: the strategy, and resources.
+    pub(crate) fn take_up(&self) -> Option<(Option<Value>, Vec<String>)> {
+        let Next { config, chosen, configured, most } = lock(&self.next).take()?;
+        let strategy = chosen.as_ref().map(|chosen| chosen.choice.clone());
+        if let Some(chosen) = chosen {
+            self.choose(chosen);
+        }
+        let before = {
+            let mut subjects = lock(&self.subjects);
+            subjects.configured = configured;
+            subjects.variables = configured_variables(&config);
+            subjects.resources.clone()
+        };
+        *lock(&self.config) = Arc::new(config);
+        self.records().keep(most);
+        self.apply(self.settings());
+        let now = lock(&self.subjects).resources.clone();
+        let of = |list: &[Resource], name: &str| list.iter().find(|resource| resource.name == name).cloned();
+        let names: BTreeSet<&String> = before.iter().chain(&now).map(|resource| &resource.name).collect();
+        let changed = names.into_iter().filter(|name| of(&before, name) != of(&now, name)).cloned().collect();
+        Some((strategy, changed))
     }
 
     pub(crate) fn chosen(&self) -> Arc<Chosen> {
@@ -138,7 +191,7 @@ impl Group {
     /// The choice of an earlier life, unless the configuration has changed since.
     pub(crate) fn restored_choice(&self, settings: &Settings) -> Option<Value> {
         let changed = settings.strategy.as_ref()?;
-        (changed.configured == self.config.conflict_resolution).then(|| changed.to.clone())
+        (changed.configured == self.config().conflict_resolution).then(|| changed.to.clone())
     }
 
     /// Resources and variables as they are now, by name.
@@ -315,6 +368,22 @@ impl Group {
     }
 }
 
+/// The resources of a group by name, those of the machine with what it has.
+pub(crate) fn configured_resources(config: &GroupConfig, host: &dyn HostView) -> Vec<Resource> {
+    let mut configured = config.resources.clone();
+    for resource in configured.iter_mut().filter(|resource| config.from_host.contains(&resource.name)) {
+        resource.capacity = if resource.name == "system.cpu" { host.cpus() } else { host.memory_bytes() };
+    }
+    configured.sort_by(|a, b| a.name.cmp(&b.name));
+    configured
+}
+
+fn configured_variables(config: &GroupConfig) -> Vec<Variable> {
+    let mut variables = config.variables.clone();
+    variables.sort_by(|a, b| a.name.cmp(&b.name));
+    variables
+}
+
 fn changed(resource: &Resource, to: Amount) -> Resource {
     Resource { capacity: to.capacity, reserve: to.reserve.unwrap_or(resource.reserve), ..resource.clone() }
 }
@@ -338,7 +407,13 @@ impl Records {
         let weight = record.weight();
         self.weight += weight;
         self.kept.push_back((record, weight));
-        let (cycles, bytes) = self.most;
+        self.keep(self.most);
+    }
+
+    /// Keeps so many cycles, and bytes of them, from now on.
+    fn keep(&mut self, most: (usize, usize)) {
+        self.most = most;
+        let (cycles, bytes) = most;
         while self.kept.len() > 1 && (self.kept.len() > cycles || self.weight > bytes) {
             self.weight -= self.kept.pop_front().map_or(0, |(_, weight)| weight);
         }

@@ -22,6 +22,7 @@ mod events;
 mod group;
 mod negotiate;
 mod persist;
+mod reconfigure;
 mod record;
 mod replay;
 mod resolve;

@@ -33,7 +33,7 @@ use crate::{
     api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
     beginning::Beginning,
     config::Config,
-    coordination::{Lead, Machine, Services},
+    coordination::{self, Lead, Machine, Services},
     metrics, node,
     reload::{self, Reloader},
     store::OpenedStore,
@@ -300,6 +300,9 @@ impl Coredinator {
         let info = ServerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), started_at, address: Some(address) };
         let state = ApiState::new(registry.clone(), runtimes, coordinator.clone(), info, readiness, streams.clone());
         let drained = CancellationToken::new();
+        let following = coordination::follow(registry.clone(), coordinator.clone(), strategies.clone());
+        let end = drained.clone();
+        tokio::spawn(async move { end.run_until_cancelled(following).await });
         if let Some(recorder) = recorder {
             metrics::keep_up(recorder, drained.clone());
         }

@@ -141,7 +141,7 @@ impl Api {
             Ok(&self.state.0.coordinator)
         } else {
             let detail = "coordination is disabled; to enable it, set coredinator.coordination.enabled to true in the \
-                          configuration and start coredinator again";
+                          configuration";
             Err(Problem::conflict("CoordinationDisabled", detail))
         }
     }

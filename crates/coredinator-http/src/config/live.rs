@@ -19,9 +19,8 @@ pub(crate) struct Live<'a> {
     pub(crate) strategies: &'a Strategies,
 }
 
-const SET_AT_START: &str = "is set when coredinator starts, by its file, environment or flags: passed over";
-/// The settings that only a start can change.
-const AT_START: [&str; 5] = ["host", "port", "data_dir", "database_url", "detach"];
+/// The settings that only a start can change, and of which only what stands in the text can be compared.
+const AS_WRITTEN: [&str; 5] = ["host", "port", "data_dir", "database_url", "detach"];
 
 impl Live<'_> {
     /// Everything that is in force, as a document of the file's form without its secrets, and the revision it is of.
@@ -65,7 +64,12 @@ impl Live<'_> {
                 as_declared(spec, &view.record.spec);
             }
         }
-        loaded.warnings.extend(self.not_now(&loaded));
+        let passed_over = self.needs_restart(&loaded).into_iter().map(|pointer| {
+            let detail = "is set when coredinator starts, by its file, environment or flags: passed over";
+            loaded.problem(FieldError::new(pointer, detail))
+        });
+        let passed_over: Vec<Problem> = passed_over.collect();
+        loaded.warnings.extend(passed_over);
         Ok(loaded)
     }
 
@@ -73,24 +77,25 @@ impl Live<'_> {
         self.registry.validate_check(check)
     }
 
-    /// What a document says and only the next start can heed.
-    fn not_now(&self, loaded: &Loaded) -> Vec<Problem> {
-        let now = self.settings.to_document();
-        let differs = |key: &str| {
-            let pointer = format!("/coredinator/{key}");
-            loaded.said(&pointer).is_some_and(|said| Some(&said) != now.pointer(&pointer))
-        };
-        let warning = |key: &str, detail: &str| loaded.problem(FieldError::new(format!("/coredinator/{key}"), detail));
-        let mut warnings: Vec<Problem> =
-            AT_START.iter().filter(|key| differs(key)).map(|key| warning(key, SET_AT_START)).collect();
-        let validator = "/coredinator/config_validator";
-        if loaded.says(validator) && loaded.config.config_validator != self.settings.config_validator {
-            warnings.push(warning("config_validator", SET_AT_START));
-        }
-        if loaded.config.coordination != self.settings.coordination {
-            warnings.push(warning("coordination", "takes effect when coredinator starts the next time"));
-        }
-        warnings
+    /// What a document says and only the next start can heed, by its keys.
+    fn not_now(&self, loaded: &Loaded) -> Vec<&'static str> {
+        let (now, settings, wanted) = (self.settings.to_document(), self.settings, &loaded.config);
+        let pointer = |key: &str| format!("/coredinator/{key}");
+        let written =
+            |key: &&str| loaded.said(&pointer(key)).is_some_and(|said| Some(&said) != now.pointer(&pointer(key)));
+        let read = [
+            ("node", wanted.node != settings.node),
+            ("advertise", wanted.advertise != settings.advertise),
+            ("leadership", wanted.leadership != settings.leadership),
+            ("config_validator", wanted.config_validator != settings.config_validator),
+        ];
+        let read = read.into_iter().filter(|(key, differs)| *differs && loaded.says(&pointer(key)));
+        AS_WRITTEN.into_iter().filter(written).chain(read.map(|(key, _)| key)).collect()
+    }
+
+    /// The pointers of what a document says and only the next start can heed.
+    pub(crate) fn needs_restart(&self, loaded: &Loaded) -> Vec<String> {
+        self.not_now(loaded).into_iter().map(|key| format!("/coredinator/{key}")).collect()
     }
 }
 

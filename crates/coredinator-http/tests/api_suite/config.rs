@@ -248,11 +248,20 @@ async fn from_elsewhere_nothing_is_declared_that_runs_here() {
 #[tokio::test]
 async fn what_only_a_start_can_change_is_passed_over_with_a_warning_and_variables_are_not_the_servers() {
     let plant = Plant::new().await;
-    let told = validate(&plant, "coredinator: {port: 9, coordination: {sync_interval: 3}, services: {}}").await;
+    let body =
+        "coredinator: {port: 9, coordination: {sync_interval: 3}, leadership: {lease: 99}, node: x, services: {}}";
+    let told = validate(&plant, body).await;
     assert_eq!(told["valid"], true, "{told}");
+    let at_start = json!(["/coredinator/port", "/coredinator/node", "/coredinator/leadership"]);
+    assert_eq!(told["plan"]["needs_restart"], at_start, "{told}");
+    let sections: Vec<&str> =
+        told["plan"]["sections"].as_array().unwrap().iter().map(|s| s["section"].as_str().unwrap()).collect();
+    assert!(sections.contains(&"coordination"), "{told}");
+    let updated = update(&plant, "*", body).await.json();
+    assert_eq!(updated["plan"]["needs_restart"], at_start, "{updated}");
     let warned: Vec<&str> =
         told["warnings"].as_array().unwrap().iter().map(|w| w["pointer"].as_str().unwrap()).collect();
-    assert_eq!(warned, ["/coredinator/port", "/coredinator/coordination"]);
+    assert_eq!(warned, ["/coredinator/port", "/coredinator/node", "/coredinator/leadership"]);
     let told = validate(&plant, "coredinator: {services: {a: {port: 1, labels: {home: '${HOME}'}}}}").await;
     assert_eq!(told["errors"][0]["message"], "variable HOME is not set");
     let told = validate(&plant, "coredinator: {services: {a: {port: 1, labels: {home: '${HOME:-x}'}}}}").await;

@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod config_validator;
 mod coordination;
+mod coordination_live;
 #[cfg(feature = "docker")]
 mod deploy;
 #[cfg(feature = "docker")]

@@ -153,7 +153,8 @@ pub(super) async fn validate(
                     validation.valid = true;
                     validation.revision = outcome.revision;
                     validation.warnings.extend(placed_all(&loaded, outcome.warnings));
-                    validation.plan = Some(Plan::from(&outcome.plan));
+                    let needs_restart = api.live().needs_restart(&loaded);
+                    validation.plan = Some(Plan { needs_restart, ..Plan::from(&outcome.plan) });
                     validation.differences = differences(&outcome.diff);
                 }
                 Err(RegistryError::Invalid(errors)) => {
@@ -255,7 +256,7 @@ pub(super) async fn update(
     let outcome = api.registry.change_config(&wanted, edit.clone()).await.map_err(|error| refused(&loaded, error))?;
     let mut warnings: Vec<ConfigProblem> = loaded.warnings.iter().map(ConfigProblem::from).collect();
     warnings.extend(placed_all(&loaded, outcome.warnings.clone()));
-    Ok(updated(&outcome, &edit, warnings))
+    Ok(updated(&outcome, &edit, warnings, api.live().needs_restart(&loaded)))
 }
 
 /// Who edits, and why, as the request says.
@@ -265,13 +266,18 @@ fn edit(params: &mut Params, source: ConfigSource) -> ConfigEdit {
     ConfigEdit { dry_run: params.switch("dry_run"), ..ConfigEdit::new(source, author, message) }
 }
 
-fn updated(outcome: &ConfigOutcome, edit: &ConfigEdit, warnings: Vec<ConfigProblem>) -> Response {
+fn updated(
+    outcome: &ConfigOutcome,
+    edit: &ConfigEdit,
+    warnings: Vec<ConfigProblem>,
+    needs_restart: Vec<String>,
+) -> Response {
     let updated = Updated {
         revision: outcome.revision,
         changed: !edit.dry_run && !outcome.diff.is_empty(),
         dry_run: edit.dry_run,
         warnings,
-        plan: Plan::from(&outcome.plan),
+        plan: Plan { needs_restart, ..Plan::from(&outcome.plan) },
     };
     tagged(Json(updated).into_response(), outcome.revision)
 }
@@ -330,7 +336,7 @@ pub(super) async fn reload(State(api): State<Api>, params: Params) -> Result<Res
     match reloader.reload().await {
         Ok(outcome) => {
             let warnings = unplaced(outcome.warnings.clone());
-            Ok(updated(&outcome, &ConfigEdit::new(ConfigSource::File, "", ""), warnings))
+            Ok(updated(&outcome, &ConfigEdit::new(ConfigSource::File, "", ""), warnings, Vec::new()))
         }
         Err(ReloadError::NoFile) => Err(no_file()),
         Err(ReloadError::Load(error @ LoadError::Read { .. })) => {
@@ -442,7 +448,7 @@ pub(super) async fn rollback(
     }
     let outcome = api.registry.rollback_config(revision, edit.clone()).await.map_err(in_the_whole)?;
     let warnings = unplaced(outcome.warnings.clone());
-    Ok(updated(&outcome, &edit, warnings))
+    Ok(updated(&outcome, &edit, warnings, Vec::new()))
 }
 
 /// Errors as they stand in a whole configuration of which nobody has the text.

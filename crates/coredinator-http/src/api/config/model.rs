@@ -128,8 +128,11 @@ impl From<&SectionPlan> for PlannedSection {
 pub struct Plan {
     /// Every service that the configuration declares, before or after, in the order of their names.
     pub services: Vec<PlannedService>,
-    /// The sections that differ.
+    /// The sections that differ. All of them are taken up while coredinator runs.
     pub sections: Vec<PlannedSection>,
+    /// JSON pointers of what the document says otherwise than coredinator was started with, and only its next start can heed:
+    /// it is passed over.
+    pub needs_restart: Vec<String>,
 }
 
 impl From<&ConfigPlan> for Plan {
@@ -137,6 +140,7 @@ impl From<&ConfigPlan> for Plan {
         Self {
             services: plan.services.iter().map(PlannedService::from).collect(),
             sections: plan.sections.iter().map(PlannedSection::from).collect(),
+            needs_restart: Vec::new(),
         }
     }
 }

@@ -1,0 +1,182 @@
+//! Another configuration while cycles take place.
+
+use std::time::Duration;
+
+use coredinator_coord::{CoordError, CoordinationConfig, Coordinator, CycleOutcome, EventKind, Strategies};
+use serde_json::{Value, json};
+
+use crate::support::{PATIENCE, Plant, agent, steam, wants};
+
+#[expect(clippy::needless_pass_by_value, reason = "a literal at every call")]
+fn config(section: Value) -> CoordinationConfig {
+    let mut fields = json!({"sync_interval": 3600, "resources": {"steam": {"capacity": 10}}});
+    fields.as_object_mut().unwrap().extend(section.as_object().unwrap().clone());
+    CoordinationConfig::parse("", &fields, &Strategies::builtin()).unwrap()
+}
+
+async fn crowd(engine: &Coordinator, group: &str) {
+    for (name, priority) in [("a", 1), ("b", 2)] {
+        let name = format!("{group}-{name}");
+        engine.register(agent(json!({"agent_id": name, "group": group, "priority": priority}))).await.unwrap();
+        engine.intend(wants(&name, 1, &[("run", 6.0, 1.0), ("less", 4.0, 0.5)])).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_is_shared_and_who_decides_changes_between_two_cycles_and_nobody_has_to_say_anything_again() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    crowd(&engine, "default").await;
+    let mut events = engine.events(None);
+    let first = engine.step("default").await.unwrap();
+    assert_eq!(steam(&first), [("default-a".into(), 4.0), ("default-b".into(), 6.0)].into());
+
+    let changed = json!({"resources": {"steam": {"capacity": 6}, "air": {"capacity": 1}}, "conflict_resolution": "resource_based"});
+    engine.reconfigure(config(changed.clone())).await.unwrap();
+    let second = engine.step("default").await.unwrap();
+    assert_eq!((second.cycle, second.outcome), (first.cycle + 1, CycleOutcome::Distributed));
+    assert_eq!(second.strategy, json!("resource_based"));
+    assert!(steam(&second).values().sum::<f64>() <= 6.0, "{:?}", steam(&second));
+    assert!(steam(&second).values().any(|amount| *amount > 0.0), "their wishes stand");
+    let (mut resources, mut strategy) = (None, None);
+    while resources.is_none() || strategy.is_none() {
+        match &tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap().kind {
+            EventKind::ResourcesChanged { resources: told } => resources = Some(told.clone()),
+            EventKind::StrategyChanged { strategy: told } => strategy = Some(told.clone()),
+            _ => {}
+        }
+    }
+    assert_eq!(
+        (resources.unwrap(), strategy.unwrap()),
+        (vec!["air".to_owned(), "steam".to_owned()], json!("resource_based"))
+    );
+
+    // What was changed at run time stays as long as the configuration says what it said then.
+    let amounts = serde_json::from_value(json!({"steam": {"capacity": 8}})).unwrap();
+    engine.set_resources("default", amounts).await.unwrap();
+    engine.set_strategy("default", json!("priority_based")).await.unwrap();
+    let mut other = changed.clone();
+    other["seed"] = json!(7);
+    engine.reconfigure(config(other.clone())).await.unwrap();
+    let third = engine.step("default").await.unwrap();
+    assert_eq!((&third.strategy, third.problem.resources[1].capacity), (&json!("priority_based"), 8.0));
+    assert_eq!(third.problem.seed, 7 + third.cycle);
+    other["resources"]["steam"]["capacity"] = json!(5);
+    other["conflict_resolution"] = json!("centralized");
+    engine.reconfigure(config(other)).await.unwrap();
+    let fourth = engine.step("default").await.unwrap();
+    assert_eq!((&fourth.strategy, fourth.problem.resources[1].capacity), (&json!("centralized"), 5.0));
+    // A resource that is gone costs those alone who want it.
+    engine.reconfigure(config(json!({"resources": {"air": {"capacity": 1}}}))).await.unwrap();
+    let fifth = engine.step("default").await.unwrap();
+    assert_eq!((fifth.outcome, fifth.problem.resources.len()), (CycleOutcome::Distributed, 1));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shorter_interval_is_not_waited_for_by_the_longer_one_and_disabled_is_disabled() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    crowd(&engine, "default").await;
+    assert_eq!(engine.status().groups[0].cycle, 0, "the next cycle is an hour away");
+    engine.reconfigure(config(json!({"sync_interval": 0.02}))).await.unwrap();
+    let until = async |cycle: u64| {
+        let reached = async {
+            while engine.status().groups[0].cycle < cycle {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("cycles take place");
+    };
+    until(3).await;
+    assert_eq!(engine.status().groups[0].sync_interval_seconds, 0.02);
+    engine.reconfigure(config(json!({"sync_interval": 0.02, "enabled": false}))).await.unwrap();
+    assert!(!engine.config().enabled && !engine.status().enabled);
+    // One may be under way.
+    let step = engine.step("default").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(engine.status().groups[0].cycle, step.cycle, "no cycle takes place by itself");
+    engine.reconfigure(config(json!({"sync_interval": 0.02}))).await.unwrap();
+    until(step.cycle + 2).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn groups_come_and_go_with_their_numbers_and_agents() {
+    let two = || json!({"groups": {"other": {"resources": {"steam": {"capacity": 10}}}}});
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    crowd(&engine, "default").await;
+    assert!(matches!(engine.step("other").await, Err(CoordError::UnknownGroup { .. })));
+    engine.reconfigure(config(two())).await.unwrap();
+    crowd(&engine, "other").await;
+    for cycle in 1..=3 {
+        assert_eq!(engine.step("other").await.unwrap().cycle, cycle);
+    }
+    let mut decisions = engine.decisions("other-a").unwrap();
+    assert!(decisions.next().await.is_some());
+    // It goes: its agents are in the default group, who follows decisions of it is told, and what they held is free.
+    engine.reconfigure(config(json!({}))).await.unwrap();
+    assert!(matches!(engine.step("other").await, Err(CoordError::UnknownGroup { .. })));
+    assert!(tokio::time::timeout(PATIENCE, decisions.next()).await.unwrap().is_none());
+    assert_eq!(engine.agent("other-a").unwrap().agent.group, "default");
+    // Those who have moved begin anew: they are waited for until they have said what they want.
+    let say = |engine: &Coordinator, seq| {
+        for name in ["other-a", "other-b"] {
+            engine.intend(wants(name, seq, &[("run", 4.0, 9.0)])).unwrap();
+        }
+    };
+    say(&engine, 2);
+    let cycle = engine.step("default").await.unwrap();
+    assert_eq!(cycle.plan.as_ref().unwrap().decisions.len(), 4);
+    // It comes again, and its numbers go on where they were: no agent hears the same one twice.
+    engine.reconfigure(config(two())).await.unwrap();
+    assert_eq!(engine.agent("other-a").unwrap().agent.group, "other", "as it asked");
+    say(&engine, 3);
+    let again = engine.step("other").await.unwrap();
+    assert_eq!((again.cycle, steam(&again)["other-a"]), (4, 4.0));
+    // As a later leader has it, too.
+    engine.shutdown().await;
+    let mut options = plant.options.clone();
+    options.config = config(two());
+    plant.lead.take(plant.store.as_ref()).await;
+    let engine = Coordinator::start(options).await.unwrap();
+    say(&engine, 4);
+    assert_eq!(engine.step("other").await.unwrap().cycle, 5);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_operators_word_reaches_who_is_there_already_and_is_taken_back() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    crowd(&engine, "default").await;
+    let priority = |name: &str| engine.agent(name).unwrap().agent.priority;
+    engine.reconfigure(config(json!({"agents": {"default-a": {"priority": 9}}, "max_agents": 2}))).await.unwrap();
+    assert_eq!((priority("default-a"), priority("default-b")), (9, 2));
+    let full = engine.register(agent(json!({"agent_id": "third"}))).await;
+    assert!(matches!(full, Err(CoordError::Full(2))), "{full:?}");
+    // Whose place has changed says again what it wants; nobody else has to.
+    engine.intend(wants("default-a", 2, &[("run", 6.0, 1.0)])).unwrap();
+    let record = engine.step("default").await.unwrap();
+    assert_eq!(steam(&record), [("default-a".into(), 6.0), ("default-b".into(), 4.0)].into());
+    engine.reconfigure(config(json!({"max_priority": 1}))).await.unwrap();
+    assert_eq!((priority("default-a"), priority("default-b")), (1, 1), "as they asked, and no higher than they may");
+    engine.reconfigure(config(json!({}))).await.unwrap();
+    assert_eq!((priority("default-a"), priority("default-b")), (1, 2));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_changes_nothing() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    let before = engine.config();
+    let mut broken = config(json!({"agents": {"x": {"priority": 1}}, "resources": {}}));
+    broken.groups.get_mut("default").unwrap().conflict_resolution = json!("of nobody");
+    let refused = engine.reconfigure(broken).await;
+    assert!(matches!(refused, Err(CoordError::Invalid(_))), "{refused:?}");
+    assert_eq!(engine.config(), before);
+    assert_eq!(engine.status().groups[0].resources.len(), 1);
+    engine.shutdown().await;
+}

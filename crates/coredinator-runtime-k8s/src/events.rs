@@ -319,6 +319,9 @@ async fn listen(sight: Arc<Sight>, namespace: String) {
                             tell(&namespace, &trouble(&namespace, &error), &mut away);
                             time::sleep(pause).await;
                             pause = (pause * 2).min(LONGEST_PAUSE);
+                            if is_too_old(&error) {
+                                break;
+                            }
                         }
                         None => break,
                     }
@@ -331,6 +334,12 @@ async fn listen(sight: Arc<Sight>, namespace: String) {
         time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whether a watch was refused because it would begin too long ago. Told within a watch the watcher sees to it by itself; told
+/// instead of one it would ask for the same again, for ever.
+fn is_too_old(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 fn trouble(namespace: &str, error: &watcher::Error) -> Trouble {

@@ -93,7 +93,7 @@
 //! - `tests/faults.rs`: an API server that goes, comes, is slow, overloaded, cut off, forgets the past, refuses, has another clock;
 //!   nodes that are lost. On the double, which alone can be told to do so. It also sees to it that nothing is called that
 //!   [`rbac::CALLS`] lacks.
-//! - `tests/requests.rs`: single answers, and the very requests that follow from them, without a server.
+//! - `tests/requests/`: each failure as a single answer, and the very requests that follow from it, without a server.
 //!
 //! The double is this crate's own (`tests/support/double`); its kubelet runs programs as local processes. Two that others made
 //! were looked at. `kmock` 0.8 serves objects over HTTP, but has no resource versions to go on from, no server-side apply, no

@@ -1,17 +1,22 @@
 //! Single answers of an API server, and the very requests that follow from them: without a server.
 
+mod failures;
 #[expect(dead_code, unused_imports, reason = "other tests use more of it")]
+#[path = "../support/mod.rs"]
 mod support;
 
 use coredinator_core::{Runtime, RuntimeError, StopRequest};
 use coredinator_runtime_k8s::KubernetesRuntime;
+use futures_util::stream;
 use http::{Method, Request, Response, StatusCode};
 use kube::{Client, client::Body};
 use serde_json::{Value, json};
 use support::{NAMESPACE, options, request};
 use tower_test::mock::{self, Handle};
 
-type Server = Handle<Request<Body>, Response<Body>>;
+/// What answers are made of: they may come in pieces, and break off.
+type Reply = axum::body::Body;
+type Server = Handle<Request<Body>, Response<Reply>>;
 
 fn runtime() -> (KubernetesRuntime, Server) {
     let (service, server) = mock::pair();
@@ -19,30 +24,31 @@ fn runtime() -> (KubernetesRuntime, Server) {
     (KubernetesRuntime::with_client(options("me", NAMESPACE), client), server)
 }
 
-/// The next request that is no watch: who watches is answered that nothing happened.
-async fn asked(server: &mut Server) -> (Request<Body>, mock::SendResponse<Response<Body>>) {
+/// The next request that is no watch: who watches is answered that nothing happens.
+async fn asked(server: &mut Server) -> (Request<Body>, mock::SendResponse<Response<Reply>>) {
     loop {
         let (request, answer) = server.next_request().await.expect("a request");
         let query = request.uri().query().unwrap_or_default();
         let list = request.uri().path().ends_with("/pods");
         if query.contains("watch=true") {
-            answer.send_response(Response::new(Body::empty()));
+            let nothing = stream::pending::<Result<Vec<u8>, std::io::Error>>();
+            answer.send_response(Response::new(Reply::from_stream(nothing)));
         } else if list && query.contains("limit=") {
             // The watch begins with a list of its own, in pages.
             let empty =
                 json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
-            answer.send_response(Response::new(Body::from(empty.to_string().into_bytes())));
+            answer.send_response(Response::new(Reply::from(empty.to_string().into_bytes())));
         } else {
             return (request, answer);
         }
     }
 }
 
-fn body(value: &Value) -> Response<Body> {
-    Response::new(Body::from(value.to_string().into_bytes()))
+fn body(value: &Value) -> Response<Reply> {
+    Response::new(Reply::from(value.to_string().into_bytes()))
 }
 
-fn refusal(status: StatusCode, reason: &str, message: &str) -> Response<Body> {
+fn refusal(status: StatusCode, reason: &str, message: &str) -> Response<Reply> {
     let mut response = body(&json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status.as_u16(), "reason": reason, "message": message,
     }));
@@ -107,7 +113,7 @@ async fn a_deletion_names_the_pod_that_was_looked_at() {
     loop {
         let (request, answer) = asked(&mut server).await;
         if request.uri().path().ends_with("/log") {
-            answer.send_response(Response::new(Body::from(b"2026-01-01T00:00:00Z last words\n".to_vec())));
+            answer.send_response(Response::new(Reply::from(b"2026-01-01T00:00:00Z last words\n".to_vec())));
         } else if request.method() == Method::DELETE {
             let asked = request.into_body().collect_bytes().await.unwrap();
             let asked: Value = serde_json::from_slice(&asked).unwrap();
@@ -151,7 +157,7 @@ async fn what_is_no_answer_is_not_concluded_from() {
         let answering = tokio::spawn(async move {
             loop {
                 let (_, answer) = asked(&mut server).await;
-                let mut response = Response::new(Body::from(body_text.as_bytes().to_vec()));
+                let mut response = Response::new(Reply::from(body_text.as_bytes().to_vec()));
                 *response.status_mut() = StatusCode::from_u16(status).unwrap();
                 answer.send_response(response);
             }

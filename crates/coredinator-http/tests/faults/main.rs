@@ -21,6 +21,8 @@ mod drivers;
 #[cfg(feature = "docker")]
 #[path = "../../../coredinator-runtime-docker/tests/support/mod.rs"]
 mod engine;
+#[cfg(all(feature = "docker", feature = "kubernetes"))]
+mod in_cluster;
 mod kill_loop;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;

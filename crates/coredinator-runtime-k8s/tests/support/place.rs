@@ -2,16 +2,22 @@
 
 use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
-use coredinator_runtime_k8s::KubernetesRuntime;
+use coredinator_runtime_k8s::{KubernetesRuntime, rbac};
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::core::v1::{Namespace, Pod, ServiceAccount},
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::{Namespace, Pod, ServiceAccount},
+        rbac::v1::{Role, RoleBinding},
+    },
 };
 use kube::{
     Api, Client, Config, Resource,
     api::{DeleteParams, ListParams, PostParams},
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
+
+use serde_json::json;
 
 use super::{Double, NAMESPACE, line::Line, options};
 
@@ -105,6 +111,33 @@ impl Place {
         KubernetesRuntime::with_client(options(owner, &self.namespace), client)
     }
 
+    /// The token of a service account that has the rights of the table here and in `others`, and no others.
+    pub(crate) async fn token(&self, others: &[&Self]) -> String {
+        let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "coredinator"}})).unwrap();
+        let accounts = self.api::<ServiceAccount>();
+        accounts.create(&PostParams::default(), &account).await.expect("an account can be made");
+        for of in others.iter().copied().chain([self]) {
+            let role = rbac::role("coredinator", &of.namespace);
+            of.api::<Role>().create(&PostParams::default(), &role).await.expect("a role can be made");
+            let binding = rbac::role_binding("coredinator", &of.namespace, "coredinator", &self.namespace);
+            of.api::<RoleBinding>().create(&PostParams::default(), &binding).await.expect("a binding can be made");
+        }
+        let spec = TokenRequestSpec { audiences: Vec::new(), bound_object_ref: None, expiration_seconds: Some(3600) };
+        let asked = TokenRequest { spec, ..TokenRequest::default() };
+        let made = accounts.create_token_request("coredinator", &PostParams::default(), &asked).await;
+        made.expect("a token").status.expect("it is told").token
+    }
+
+    /// The certificate of the authority that vouches for the API server, where the kubeconfig holds it.
+    pub(crate) fn authority(&self) -> Option<Vec<u8>> {
+        let cluster = self.kubeconfig.clusters.iter().find_map(|named| named.cluster.as_ref())?;
+        match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
+            (Some(data), _) => Some(serde_json::from_value::<k8s_openapi::ByteString>(json!(data)).ok()?.0),
+            (None, Some(file)) => std::fs::read(file).ok(),
+            (None, None) => None,
+        }
+    }
+
     /// A client that is known by this token alone.
     pub(crate) async fn client_with(&self, token: &str) -> Client {
         let mut kubeconfig = self.kubeconfig.clone();
@@ -133,7 +166,7 @@ impl Place {
     }
 
     /// Where the API server of the current context is.
-    fn server(&self) -> axum::http::Uri {
+    pub(crate) fn server(&self) -> axum::http::Uri {
         let config = &self.kubeconfig;
         let context = config.contexts.iter().find(|named| Some(&named.name) == config.current_context.as_ref());
         let name = context.and_then(|named| named.context.as_ref()).map(|context| &context.cluster);
@@ -163,17 +196,29 @@ impl Place {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// The pods that are here.
+    pub(crate) async fn all_pods(&self) -> Vec<Pod> {
+        self.api::<Pod>().list(&ListParams::default()).await.expect("pods can be listed").items
+    }
+
     /// The names of the pods that are here.
     pub(crate) async fn pods(&self) -> Vec<String> {
-        let listed = self.api::<Pod>().list(&ListParams::default()).await.expect("pods can be listed");
-        listed.items.into_iter().filter_map(|pod| pod.metadata.name).collect()
+        self.all_pods().await.into_iter().filter_map(|pod| pod.metadata.name).collect()
+    }
+
+    /// Deletes a pod as anybody may, and waits until it is no more.
+    pub(crate) async fn end_pod(&self, name: &str) {
+        let pods = self.api::<Pod>();
+        pods.delete(name, &DeleteParams::default().grace_period(1)).await.expect("anybody may delete a pod");
+        super::until("a pod that was deleted is gone", async || pods.get_opt(name).await.is_ok_and(|it| it.is_none()))
+            .await;
     }
 }
 
 /// A new namespace in which pods are admitted.
 async fn namespace(client: &Client) -> String {
     let name = format!("coredinator-test-{:08x}", fastrand::u32(..));
-    let made: Namespace = serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).expect("a namespace");
+    let made: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace");
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces.create(&PostParams::default(), &made).await.expect("a namespace can be made");
     // Without it no pod is admitted, and the cluster makes it in its own time.

@@ -1,14 +1,10 @@
 //! What only a real cluster does: memory that runs out, admission, tokens, namespaces that go.
 
 use coredinator_core::{Observation, Runtime, RuntimeError, StopRequest};
-use coredinator_runtime_k8s::{KubernetesRuntime, rbac};
-use k8s_openapi::api::{
-    authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::{Namespace, Pod, ResourceQuota, ServiceAccount},
-    rbac::v1::{Role, RoleBinding},
-};
+use coredinator_runtime_k8s::KubernetesRuntime;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
 use kube::{
-    Api, Client,
+    Api,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -139,22 +135,11 @@ async fn a_namespace_that_goes_is_told(place: Place) {
     runtime.stop(&stubborn.instance, StopRequest::KILL).await.unwrap();
 }
 
-/// With the rights of [`rbac::CALLS`] in two namespaces, and no others, all that the runtime does can be done in both.
+/// With the rights of `rbac::CALLS` in two namespaces, and no others, all that the runtime does can be done in both.
 async fn the_rights_of_the_table_are_enough(place: Place) {
     let beside = place.beside().await;
-    let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "coredinator"}})).unwrap();
-    let accounts = place.api::<ServiceAccount>();
-    accounts.create(&PostParams::default(), &account).await.expect("an account can be made");
-    for of in [&place, &beside] {
-        let role = rbac::role("coredinator", &of.namespace);
-        of.api::<Role>().create(&PostParams::default(), &role).await.expect("a role can be made");
-        let binding = rbac::role_binding("coredinator", &of.namespace, "coredinator", &place.namespace);
-        of.api::<RoleBinding>().create(&PostParams::default(), &binding).await.expect("a binding can be made");
-    }
-    let spec = TokenRequestSpec { audiences: Vec::new(), bound_object_ref: None, expiration_seconds: Some(3600) };
-    let asked = TokenRequest { spec, ..TokenRequest::default() };
-    let token = accounts.create_token_request("coredinator", &PostParams::default(), &asked).await.expect("a token");
-    let client: Client = place.client_with(&token.status.expect("it is told").token).await;
+    let token = place.token(&[&beside]).await;
+    let client = place.client_with(&token).await;
     let runtime = KubernetesRuntime::with_client(options("me", &place.namespace), client);
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("fleet.json");

@@ -70,6 +70,10 @@ async fn answer(
     headers: header::HeaderMap,
     mut request: Request,
 ) -> Response {
+    let shown = headers.get(header::AUTHORIZATION).and_then(|shown| shown.to_str().ok()?.strip_prefix("Bearer "));
+    if world.token.lock().unwrap().as_deref().is_some_and(|token| shown != Some(token)) {
+        return refuse(&Refusal(401, "Unauthorized", "Unauthorized".to_owned()));
+    }
     let Some(place) = Place::read(uri.path()) else {
         return refuse(&Refusal(404, "NotFound", format!("the double knows no {}", uri.path())));
     };

@@ -36,6 +36,11 @@ impl Double {
         Self { server: http::serve(listener, Arc::clone(&world)), world, port }
     }
 
+    /// Where its API server listens, without TLS.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A kubeconfig that leads to it.
     pub(crate) fn kubeconfig(&self) -> String {
         let named = |kind: &str, value: Value| json!([{"name": "double", kind: value}]);
@@ -74,6 +79,11 @@ impl Double {
     /// What the next calls of a kind come to.
     pub(crate) fn fault(&self, fault: Fault) {
         self.world.faults.lock().unwrap().push(fault);
+    }
+
+    /// From now on who does not show this token is not let in.
+    pub(crate) fn accept(&self, token: &str) {
+        *self.world.token.lock().unwrap() = Some(token.to_owned());
     }
 
     /// From now on nothing may be done in a namespace.

@@ -69,6 +69,8 @@ pub(super) struct World {
     changes: broadcast::Sender<Change>,
     pub(super) cuts: broadcast::Sender<()>,
     pub(super) faults: Mutex<Vec<Fault>>,
+    /// The one token that is accepted; `None`: whoever comes is let in.
+    pub(super) token: Mutex<Option<String>>,
     /// Namespaces in which nothing may be done.
     pub(super) forbidden: Mutex<BTreeSet<String>>,
     pub(super) calls: Mutex<BTreeSet<(String, String, String)>>,
@@ -87,6 +89,7 @@ impl World {
             changes: broadcast::Sender::new(65_536),
             cuts: broadcast::Sender::new(16),
             faults: Mutex::default(),
+            token: Mutex::default(),
             forbidden: Mutex::default(),
             calls: Mutex::default(),
             counts: Mutex::default(),

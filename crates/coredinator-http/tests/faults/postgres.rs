@@ -1,19 +1,25 @@
-//! The store is a PostgreSQL server, which is killed, stopped, paused, or takes no writes.
+//! The store is a PostgreSQL server, which is killed, stopped, paused, cut off, takes no writes, or whose disk is slow.
 
 use coredinator_test_postgres::Cluster;
 use rustix::process::Signal;
 use serde_json::json;
+use sqlx::{ConnectOptions, Executor, postgres::PgConnectOptions};
 
 use crate::{
     processes,
+    site::Line,
     store::assert_unavailable,
     support::{Plant, sleeper, with},
 };
 
 /// A plant on a database of its own, with two instances of `a`.
 async fn plant_on(cluster: &Cluster) -> Plant {
+    plant_at(&cluster.database()).await
+}
+
+async fn plant_at(url: &str) -> Plant {
     let mut plant = Plant::new(&json!({"a": with(sleeper(), json!({"replicas": 2}))}));
-    let url = format!("{}?connect_timeout=5&statement_timeout=2", cluster.database());
+    let url = format!("{url}?connect_timeout=5&statement_timeout=2");
     plant.arguments = vec!["--database-url".to_owned(), url];
     plant.start().await;
     plant
@@ -70,20 +76,31 @@ async fn a_server_that_takes_nothing(plant: &Plant, away: bool, back: impl FnOnc
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_killed_stopped_paused_or_read_only_refuses_changes_and_touches_no_service() {
+async fn a_server_that_takes_nothing_or_nothing_in_time_refuses_changes_and_touches_no_service() {
     let Some(cluster) = Cluster::start() else { return };
-    for fault in ["killed", "stopped", "paused", "read-only"] {
+    for fault in ["killed", "stopped", "paused", "read-only", "cut off", "slow"] {
         println!("the server is {fault}");
-        let mut plant = plant_on(&cluster).await;
+        let (line, url) = (Line::to(cluster.port()).await, cluster.database());
+        let mut plant = plant_at(&line.url(&url)).await;
         plant.runs("a", 2).await;
+        let mut slow = None;
         match fault {
+            "cut off" => line.cut(),
+            "slow" => {
+                // Whose disk is slow has somebody's transaction wait for it, and with it everybody who writes.
+                let mut one = url.parse::<PgConnectOptions>().unwrap().connect().await.unwrap();
+                one.execute("BEGIN; SELECT revision FROM coredinator.meta FOR UPDATE").await.unwrap();
+                slow = Some(one);
+            }
             "killed" => cluster.kill(),
             "stopped" => cluster.stop(),
             "paused" => cluster.pause(),
             // As after a failover that has not ended yet.
             _ => cluster.configure("default_transaction_read_only", "on"),
         }
-        a_server_that_takes_nothing(&plant, fault != "read-only", || match fault {
+        a_server_that_takes_nothing(&plant, !["read-only", "slow"].contains(&fault), || match fault {
+            "cut off" => line.mend(),
+            "slow" => drop(slow),
             "paused" => cluster.resume(),
             "read-only" => cluster.configure("default_transaction_read_only", "off"),
             _ => cluster.run().unwrap(),

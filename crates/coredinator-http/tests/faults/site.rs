@@ -118,7 +118,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    async fn to(port: u16) -> Self {
+    pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (open, is_open) = watch::channel(true);
@@ -137,6 +137,13 @@ impl Line {
             }
         });
         Self { address, open }
+    }
+
+    /// The URL of a database by this line.
+    pub(crate) fn url(&self, url: &str) -> String {
+        let (user, place) = url.rsplit_once('@').expect("a user");
+        let (_, database) = place.split_once('/').expect("a database");
+        format!("{user}@{}/{database}", self.address)
     }
 
     pub(crate) fn cut(&self) {

@@ -158,6 +158,32 @@ async fn while_somebody_has_the_store_locked_changes_wait_and_reads_do_not() {
     plant.runs("a", 2).await;
 }
 
+/// As on a disk that does not get on: what waits too long is told, is not done later, and nothing that was taken is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_takes_too_long_refuses_changes_in_time_and_reads_go_on() {
+    let mut plant = Plant::running(&json!({"a": sleeper()})).await;
+    plant.runs("a", 1).await;
+    plant.scale("a", 2).await.unwrap().ok();
+    let pids = plant.runs("a", 2).await;
+    let mut other = somebody_else(&plant.store()).await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let reads = async {
+        for _ in 0..20 {
+            assert_eq!(plant.services().await.len(), 1);
+            assert_eq!(plant.service("a").await["replicas"], 2);
+        }
+    };
+    let (scaled, ()) = tokio::join!(plant.scale("a", 3), reads);
+    assert_unavailable(&scaled.unwrap());
+    assert_eq!(plant.runs("a", 2).await, pids, "running services are not touched");
+    execute(&mut other, "ROLLBACK").await;
+    plant.until("changes are taken", async |plant| plant.scale("a", 1).await.unwrap().status.is_success()).await;
+    assert_eq!(plant.runs("a", 1).await.difference(&pids).count(), 0);
+    plant.kill().await;
+    plant.start().await;
+    assert_eq!(plant.runs("a", 1).await.difference(&pids).count(), 0, "what was taken holds");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_on_a_locked_store_waits_says_so_and_goes_on_when_it_can() {
     let mut plant = Plant::running(&json!({"a": sleeper()})).await;

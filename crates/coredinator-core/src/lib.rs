@@ -5,8 +5,9 @@
 //!   (the state of the world), [`ConfigValidator`] (whether a configuration document will do);
 //! - the domain types they speak in, parsed at the boundary so that one which exists is valid: [`ServiceName`],
 //!   [`ServiceSpec`], [`RestartPolicy`], [`HealthCheck`], …;
-//! - with the feature `conformance`, a public suite for each of these that runs or keeps anything; with the feature `mock`, a mock of each but
-//!   [`CoordinationStrategy`](coordination::CoordinationStrategy), for which a unit struct with `name` and `resolve` does.
+//! - with the feature `conformance`, a public suite for each of these that runs or keeps anything; with the feature `mock`, a
+//!   mock of each but [`CoordinationStrategy`](coordination::CoordinationStrategy), for which a unit struct with `name` and
+//!   `resolve` does.
 //!
 //! It does no I/O, starts no task and names no HTTP, SQL or container library.
 

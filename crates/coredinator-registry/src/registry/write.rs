@@ -129,7 +129,7 @@ impl Registry {
             return Err(RegistryError::Conflict { code: "AlreadyExists", message });
         }
         let now = existing.as_ref().filter(|_| in_force).map(|view| view.record.as_ref());
-        let verdict = match self.verdict(judged, config::candidates(&record.spec, now, &base)) {
+        let verdict = match judged.verdict(self.candidates(&record.spec, now, &base)) {
             Ok(verdict) => verdict,
             Err(candidates) => return Ok(Step::ToBeJudged(candidates)),
         };

@@ -56,11 +56,7 @@ struct Said {
 }
 
 /// Documents of `spec` on `base` that are others than those of `now`.
-pub(in crate::registry) fn candidates(
-    spec: &ServiceSpec,
-    now: Option<&ServiceRecord>,
-    base: &Map<String, Value>,
-) -> Vec<ConfigCandidate> {
+fn candidates(spec: &ServiceSpec, now: Option<&ServiceRecord>, base: &Map<String, Value>) -> Vec<ConfigCandidate> {
     let before = |replica: Option<u32>| match replica {
         None => now?.config.clone(),
         Some(replica) => now?.config_of(replica),
@@ -116,24 +112,29 @@ impl Verdict {
     }
 }
 
-/// What was said of `candidates`, if all of them have been asked about; else those that have not.
-fn verdict(judged: &Judged, candidates: Vec<ConfigCandidate>) -> Result<Verdict, Vec<ConfigCandidate>> {
-    let said = |one: &ConfigCandidate| {
-        judged.said.get(&(one.service.clone(), one.replica)).filter(|said| said.document == one.document)
-    };
-    let (known, unknown): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| said(one).is_some());
-    if !unknown.is_empty() {
-        return Err(unknown);
-    }
-    let mut verdict = Verdict::default();
-    for one in known {
-        match said(&one).map(|said| &said.result) {
-            Some(Ok(of)) => verdict.of.push((one.service, one.replica, of.clone())),
-            Some(Err(error)) => drop(verdict.unjudged.get_or_insert_with(|| error.clone())),
-            None => {}
+impl Judged {
+    /// What was said of `candidates`, if all of them have been asked about; else those that have not.
+    pub(in crate::registry) fn verdict(
+        &self,
+        candidates: Vec<ConfigCandidate>,
+    ) -> Result<Verdict, Vec<ConfigCandidate>> {
+        let said = |one: &ConfigCandidate| {
+            self.said.get(&(one.service.clone(), one.replica)).filter(|said| said.document == one.document)
+        };
+        let (known, unknown): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|one| said(one).is_some());
+        if !unknown.is_empty() {
+            return Err(unknown);
         }
+        let mut verdict = Verdict::default();
+        for one in known {
+            match said(&one).map(|said| &said.result) {
+                Some(Ok(of)) => verdict.of.push((one.service, one.replica, of.clone())),
+                Some(Err(error)) => drop(verdict.unjudged.get_or_insert_with(|| error.clone())),
+                None => {}
+            }
+        }
+        Ok(verdict)
     }
-    Ok(verdict)
 }
 
 /// A verdict as it may be told: places that are in the document, texts of bounded length.
@@ -186,13 +187,14 @@ impl Registry {
         self
     }
 
-    /// What was said of `candidates`; those about which the validator has yet to be asked.
-    pub(in crate::registry) fn verdict(
+    /// The documents of `spec` on `base` about which the validator, where there is one, is asked.
+    pub(in crate::registry) fn candidates(
         &self,
-        judged: &Judged,
-        candidates: Vec<ConfigCandidate>,
-    ) -> Result<Verdict, Vec<ConfigCandidate>> {
-        if self.validation.is_none() { Ok(Verdict::default()) } else { verdict(judged, candidates) }
+        spec: &ServiceSpec,
+        now: Option<&ServiceRecord>,
+        base: &Map<String, Value>,
+    ) -> Vec<ConfigCandidate> {
+        if self.validation.is_none() { Vec::new() } else { candidates(spec, now, base) }
     }
 
     /// What becomes of a change that nobody judged.

@@ -33,7 +33,7 @@ pub use schema::Schemas;
 
 pub(super) use document::base;
 pub(super) use finding::Finding;
-pub(super) use judge::{Judged, candidates};
+pub(super) use judge::Judged;
 
 use super::{
     Registry, RegistryError, ServiceView, keys,
@@ -190,8 +190,8 @@ impl Registry {
         let base = base(&wanted.sections);
         let wants = Self::wants(wanted, &views, &gone);
         let mut invalid = self.check(wanted, &gone, &wants, &base);
-        let candidates = wants.iter().flat_map(|wants| judge::candidates(wants.spec, wants.now, &base)).collect();
-        let verdict = match self.verdict(judged, candidates) {
+        let candidates = wants.iter().flat_map(|wants| self.candidates(wants.spec, wants.now, &base)).collect();
+        let verdict = match judged.verdict(candidates) {
             Ok(verdict) => verdict,
             Err(candidates) => return Ok(Decided::ToBeJudged(candidates)),
         };
@@ -407,7 +407,7 @@ impl Registry {
             invalid.extend(self.validate_checks(spec).into_iter().map(|error| error.under(&pointer)));
         }
         let mut schemas = Schemas::new();
-        for Wants { spec, now } in wants {
+        for Wants { spec, now } in wants.iter().filter(|wants| wants.spec.config.schema.is_some()) {
             // What stays as it is has been taken before, maybe by a coredinator that reads other schemas.
             let stays = now.is_some_and(|now| now.spec == **spec && now.config == spec.config.on(base));
             if !stays {

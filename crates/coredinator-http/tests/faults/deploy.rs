@@ -12,23 +12,23 @@ use crate::{
     support::PATIENCE,
 };
 
-const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
+pub(crate) const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
 
-fn copied(from: &Path, root: &Path) {
+pub(crate) fn copied(from: &Path, root: &Path) {
     let to = root.join(from.strip_prefix("/").expect("an absolute path"));
     fs::create_dir_all(to.parent().expect("a folder")).expect("a folder");
     fs::copy(from, to).expect("a copy");
 }
 
 /// The libraries that a program names.
-fn libraries(program: &str) -> Vec<PathBuf> {
+pub(crate) fn libraries(program: &str) -> Vec<PathBuf> {
     let told = Command::new("ldd").arg(program).output().expect("ldd can be run");
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     told.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
 /// A stand-in for the image with Rust in it, which no test can have: its `cargo build` takes a program that is built already.
-fn builder(engine: &Engine, program: &str) {
+pub(crate) fn builder(engine: &Engine, program: &str, image: &str) {
     let root = engine.folder().join("builder");
     for path in ["/bin/busybox", "/bin/bash", "/usr/bin/ldd"] {
         copied(&fs::canonicalize(path).expect(path), &root);
@@ -53,7 +53,7 @@ fn builder(engine: &Engine, program: &str) {
     let archive = engine.folder().join("builder.tar").display().to_string();
     let packed = Command::new("tar").arg("-C").arg(&root).args(["-cf", &archive, "."]).status();
     assert!(packed.expect("tar can be run").success());
-    engine.asked(&["import", &archive, "coredinator-test:builder"]);
+    engine.asked(&["import", &archive, image]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +63,7 @@ async fn the_image_is_built_runs_as_nobody_and_says_that_it_is_well() {
         return left_out("the image of coredinator", &why);
     }
     let program = env!("CARGO_BIN_EXE_coredinator");
-    builder(&engine, program);
+    builder(&engine, program, "coredinator-test:builder");
     let context = engine.folder().join("context");
     fs::create_dir_all(context.join("built")).expect("a folder");
     fs::copy(program, context.join("built/coredinator")).expect("a copy");

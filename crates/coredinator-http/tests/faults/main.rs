@@ -9,6 +9,8 @@ mod clock;
 #[expect(dead_code, unused_imports, reason = "other tests use more of it")]
 #[path = "../../../coredinator-runtime-k8s/tests/support/mod.rs"]
 mod cluster;
+#[cfg(all(feature = "docker", feature = "postgres"))]
+mod composition;
 mod config;
 mod config_validator;
 mod coordination;

@@ -48,8 +48,16 @@ enum Mode {
 struct Line {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    /// After so many bytes more from the store every connection breaks; 0: none does.
-    breaks: Arc<AtomicU64>,
+    breaks: Arc<Breaks>,
+}
+
+/// What breaks a connection.
+#[derive(Default)]
+struct Breaks {
+    /// It ends after so many bytes more from the store; 0: it does not.
+    after: AtomicU64,
+    /// So many commits are carried out by the server, and their answers are lost.
+    commits: AtomicU64,
 }
 
 impl Line {
@@ -57,7 +65,7 @@ impl Line {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, is) = watch::channel(Mode::Open);
-        let breaks = Arc::new(AtomicU64::new(0));
+        let breaks = Arc::new(Breaks::default());
         let at = Arc::clone(&breaks);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
@@ -81,7 +89,7 @@ impl Line {
 }
 
 /// One connection, to its end.
-async fn connect(near: TcpStream, port: u16, mut is: watch::Receiver<Mode>, breaks: Arc<AtomicU64>) {
+async fn connect(near: TcpStream, port: u16, mut is: watch::Receiver<Mode>, breaks: Arc<Breaks>) {
     let swallowed = is.wait_for(|mode| *mode != Mode::BlackHole).await.map(|mode| *mode);
     if matches!(swallowed, Ok(Mode::Cut) | Err(_)) {
         return;
@@ -96,10 +104,12 @@ async fn connect(near: TcpStream, port: u16, mut is: watch::Receiver<Mode>, brea
         // An error says that the test has ended.
         let _ = is.clone().wait_for(|mode| *mode == Mode::Cut).await;
     };
+    // Whether the next answer is lost.
+    let losing = AtomicBool::new(false);
     tokio::select! {
         () = cut => {}
-        () = carry(near_in, far_out, is.clone(), Some(breaks)) => {}
-        () = carry(far_in, near_out, is.clone(), None) => {}
+        () = carry(near_in, far_out, is.clone(), Some(&breaks), &losing) => {}
+        () = carry(far_in, near_out, is.clone(), None, &losing) => {}
     }
 }
 
@@ -108,28 +118,37 @@ async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut is: watch::Receiver<Mode>,
-    breaks: Option<Arc<AtomicU64>>,
+    breaks: Option<&Breaks>,
+    losing: &AtomicBool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let mode = is.wait_for(|mode| *mode != Mode::BlackHole).await.map(|mode| *mode);
         let Ok(mode) = mode else { return };
-        let mut most = read;
-        if let Some(breaks) = &breaks {
-            let left = breaks.load(Ordering::SeqCst);
-            if left > 0 {
-                most = read.min(usize::try_from(left).unwrap_or(usize::MAX));
-                breaks.store(left.saturating_sub(read as u64), Ordering::SeqCst);
-                let broken = left <= read as u64;
-                if to.write_all(&buffer[..most]).await.is_err() || broken {
-                    return;
+        let mut chunk = &buffer[..read];
+        let mut ends = false;
+        match breaks {
+            Some(breaks) => {
+                let commits = |bytes: &[u8]| bytes.windows(6).any(|word| word == b"COMMIT");
+                let lose = |left: u64| left.checked_sub(1);
+                if commits(chunk) && breaks.commits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose).is_ok() {
+                    losing.store(true, Ordering::SeqCst);
                 }
-                continue;
+                let left = breaks.after.load(Ordering::SeqCst);
+                if left > 0 {
+                    ends = left <= read as u64;
+                    chunk = &chunk[..read.min(usize::try_from(left).unwrap_or(usize::MAX))];
+                    breaks.after.store(left.saturating_sub(read as u64), Ordering::SeqCst);
+                }
             }
-        } else if let Mode::Slow(late) = mode {
-            tokio::time::sleep(late).await;
+            None if losing.load(Ordering::SeqCst) => return,
+            None => {
+                if let Mode::Slow(late) = mode {
+                    tokio::time::sleep(late).await;
+                }
+            }
         }
-        if to.write_all(&buffer[..most]).await.is_err() {
+        if to.write_all(chunk).await.is_err() || ends {
             return;
         }
     }
@@ -243,10 +262,12 @@ async fn a_line_that_is_cut_swallows_or_breaks_in_the_midst_of_a_write_loses_not
                 line.is(Mode::Open);
             }
             _ => {
-                // Somewhere in a write: in the midst of its statement, its values, or just before it is committed.
+                // Somewhere in a write: in the midst of its statement or its values, or when it has happened and nobody knows.
                 for _ in 0..5 {
-                    line.breaks.store(chance.u64(1..6000), Ordering::SeqCst);
-                    until("it is broken", async || line.breaks.load(Ordering::SeqCst) == 0).await;
+                    line.breaks.after.store(chance.u64(1..6000), Ordering::SeqCst);
+                    until("it is broken", async || line.breaks.after.load(Ordering::SeqCst) == 0).await;
+                    line.breaks.commits.store(1, Ordering::SeqCst);
+                    until("an answer is lost", async || line.breaks.commits.load(Ordering::SeqCst) == 0).await;
                 }
             }
         }

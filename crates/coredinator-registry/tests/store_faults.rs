@@ -84,6 +84,35 @@ async fn a_lock_that_lasts_too_long_is_told_and_leaves_the_store_working() {
     assert_eq!(store.write(put("a", "1")).await.unwrap(), Revision(1), "what was refused did not happen");
 }
 
+/// What waits behind a lock waits with what came before it, not after that: one after the other would take six times as long.
+#[tokio::test]
+async fn those_who_wait_for_a_lock_wait_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store.sqlite");
+    let limit = Duration::from_secs(2);
+    let store = SqliteStore::open_with(&path, SqliteOptions::default().lock_wait(limit)).await.unwrap();
+    let mut other = other_process(&path).await;
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let began = tokio::time::Instant::now();
+    // A check is no part of a group of writes: these come one after the other.
+    let writes = (0..3).map(|n| {
+        let store = &store;
+        async move { (store.write(put(&format!("k/{n}"), "1")).await.err(), store.check().await.err()) }
+    });
+    for (write, check) in futures_util::future::join_all(writes).await {
+        assert!(write.is_some_and(|error| error.is_retryable()) && check.is_some_and(|error| error.is_retryable()));
+    }
+    assert!(began.elapsed() < limit * 4, "{:?}", began.elapsed());
+    // A lock of later is waited for anew.
+    execute(&mut other, "COMMIT").await;
+    store.write(put("a", "1")).await.unwrap();
+    execute(&mut other, "BEGIN IMMEDIATE").await;
+    let mut write = store.write(put("a", "2"));
+    assert!(tokio::time::timeout(limit / 4, &mut write).await.is_err(), "it waits");
+    execute(&mut other, "COMMIT").await;
+    write.await.unwrap();
+}
+
 #[derive(Clone, Default)]
 struct Said(Arc<Mutex<Vec<u8>>>);
 

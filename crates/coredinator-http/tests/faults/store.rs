@@ -173,8 +173,9 @@ async fn a_store_that_takes_too_long_refuses_changes_in_time_and_reads_go_on() {
             assert_eq!(plant.service("a").await["replicas"], 2);
         }
     };
-    let (scaled, ()) = tokio::join!(plant.scale("a", 3), reads);
+    let (scaled, stopped, ()) = tokio::join!(plant.scale("a", 3), plant.order("a", "stop"), reads);
     assert_unavailable(&scaled.unwrap());
+    assert_unavailable(&stopped.unwrap());
     assert_eq!(plant.runs("a", 2).await, pids, "running services are not touched");
     execute(&mut other, "ROLLBACK").await;
     plant.until("changes are taken", async |plant| plant.scale("a", 1).await.unwrap().status.is_success()).await;

@@ -33,7 +33,12 @@ pub(super) struct Writer {
     inbox: mpsc::Receiver<Command>,
     feed: Arc<Feed>,
     reader: Arc<Reader>,
+    /// Since when another process has had the file locked, and when that was seen last; `None`: none has.
+    locked: Option<(Patience, Instant)>,
 }
+
+/// A lock that is seen again within this is the same one.
+const SAME_LOCK: Duration = Duration::from_secs(2);
 
 fn refuse_all(group: Vec<Waiting>, path: &Path, error: sqlx::Error) {
     let error = Arc::new(error);
@@ -52,7 +57,7 @@ impl Writer {
         feed: Arc<Feed>,
         reader: Arc<Reader>,
     ) -> Self {
-        Self { path, connection: Some(connection), options, history, inbox, feed, reader }
+        Self { path, connection: Some(connection), options, history, inbox, feed, reader, locked: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -114,13 +119,13 @@ impl Writer {
 
     async fn commit(&mut self, group: &[Waiting]) -> Result<Vec<Answer>, sqlx::Error> {
         let requests: Vec<_> = group.iter().map(Waiting::request).collect();
-        let mut patience = None;
         let committed = loop {
             match self.try_commit(&requests).await {
                 Ok(committed) => break committed,
-                Err(error) => self.recover(&mut patience, error).await?,
+                Err(error) => self.recover(error).await?,
             }
         };
+        self.locked = None;
         self.history.add(&committed.changes);
         self.feed.publish(committed.changes);
         if committed.compacted > self.feed.compacted() {
@@ -138,15 +143,15 @@ impl Writer {
     }
 
     async fn compact(&mut self, up_to: Revision) -> Result<(Revision, Revision), StoreError> {
-        let mut patience = None;
         loop {
             match self.try_compact(up_to).await {
                 Ok((compacted, newest)) => {
+                    self.locked = None;
                     self.history.forget(compacted);
                     self.feed.compact(compacted);
                     return Ok((compacted, newest));
                 }
-                Err(error) => self.recover(&mut patience, error).await.map_err(|error| classify(&self.path, error))?,
+                Err(error) => self.recover(error).await.map_err(|error| classify(&self.path, error))?,
             }
         }
     }
@@ -156,12 +161,14 @@ impl Writer {
     }
 
     async fn check(&mut self) -> Result<Duration, StoreError> {
-        let mut patience = None;
         loop {
             let since = Instant::now();
             match self.try_check().await {
-                Ok(()) => return Ok(since.elapsed()),
-                Err(error) => self.recover(&mut patience, error).await.map_err(|error| classify(&self.path, error))?,
+                Ok(()) => {
+                    self.locked = None;
+                    return Ok(since.elapsed());
+                }
+                Err(error) => self.recover(error).await.map_err(|error| classify(&self.path, error))?,
             }
         }
     }
@@ -171,7 +178,7 @@ impl Writer {
     }
 
     /// Makes the connection fit for another attempt; returns once that is worth making, or the error if it is not.
-    async fn recover(&mut self, patience: &mut Option<Patience>, error: sqlx::Error) -> Result<(), sqlx::Error> {
+    async fn recover(&mut self, error: sqlx::Error) -> Result<(), sqlx::Error> {
         if is_locked(&error) || is_full(&error) {
             if let Some(connection) = &mut self.connection {
                 // It may have rolled back by itself, or not have begun.
@@ -184,7 +191,13 @@ impl Writer {
             tracing::warn!(file = %self.path.display(), %error, "writing the store failed");
             return Err(error);
         }
-        patience.get_or_insert_with(|| Patience::new(&self.path, self.options.lock_wait)).wait(error).await
+        // Who comes after those who have waited for the lock waits with them, not anew.
+        let known = self.locked.take().filter(|(_, seen)| seen.elapsed() < SAME_LOCK);
+        let patience = known.map(|(patience, _)| patience);
+        let mut patience = patience.unwrap_or_else(|| Patience::new(&self.path, self.options.lock_wait));
+        let waited = patience.wait(error).await;
+        self.locked = Some((patience, Instant::now()));
+        waited
     }
 }
 

@@ -24,7 +24,7 @@ const POOL: u64 = 80_000;
 /// sooner.
 const DENSE: u64 = 3_000_000;
 const DENSE_PER_GROUP: u64 = 1_000;
-const DENSE_WITH_MANY_ROWS: u64 = 2_000_000;
+const DENSE_WITH_MANY_ROWS: u64 = 3_500_000;
 
 /// On how many threads components are solved; with no more groups than that, on one.
 const THREADS: usize = 2;

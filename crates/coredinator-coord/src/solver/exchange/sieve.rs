@@ -4,18 +4,11 @@
 //! no more, a bit for each. What could fit into all lanes is in all of the sets: a few words to intersect for each lane, until
 //! none is left (a bitmap index with ranges; Chan and Ioannidis, 1998).
 
-/// How many words a set has, and so how many changes there are at most.
-const WORDS: usize = 16;
-pub(super) const MOST: usize = WORDS * 64;
-
 /// Into how many levels what is taken of a lane falls.
 const LEVELS: usize = 32;
 
 /// How many lanes have sets: hardly anything gets through so many without fitting into the others, too.
 const LANES: usize = 24;
-
-/// A set of changes, by place.
-pub(super) type Set = [u64; WORDS];
 
 /// What is the least that a change takes of a lane, and how many levels a unit is.
 #[derive(Debug, Clone, Copy)]
@@ -31,19 +24,24 @@ impl Lane {
     }
 }
 
-/// The sets of all lanes.
+/// The sets of all lanes, a bit for each change, by place.
 #[derive(Debug, Default)]
 pub(super) struct Sieve {
     lanes: Vec<Lane>,
-    /// Of each lane in turn, the set of each level: all changes of this level and those below.
-    sets: Vec<Set>,
+    /// Of each lane and each of its levels in turn, the set of all changes of this level and those below.
+    sets: Vec<u64>,
     changes: usize,
+    /// How many words a set has.
+    words: usize,
+    /// What has passed last.
+    passed: Vec<u64>,
 }
 
 impl Sieve {
-    /// Takes over so many changes, at most [`MOST`], by what each of them takes of so many lanes; the first lanes count.
+    /// Takes over so many changes by what each of them takes of so many lanes, of which the first count.
     pub(super) fn fill(&mut self, changes: usize, lanes: usize, takes: impl Fn(usize, usize) -> f64) {
         self.changes = changes;
+        self.words = changes.div_ceil(64).max(1);
         self.lanes.clear();
         self.sets.clear();
         for at in 0..lanes.min(LANES) {
@@ -53,59 +51,60 @@ impl Sieve {
             });
             let lane = Lane { least, levels_each: (LEVELS - 1) as f64 / (most - least).max(f64::MIN_POSITIVE) };
             let first = self.sets.len();
-            self.sets.resize(first + LEVELS, [0; WORDS]);
+            self.sets.resize(first + LEVELS * self.words, 0);
             let sets = &mut self.sets[first..];
             for change in 0..changes {
-                sets[lane.level(takes(at, change))][change / 64] |= 1 << (change % 64);
+                sets[lane.level(takes(at, change)) * self.words + change / 64] |= 1 << (change % 64);
             }
             for level in 1..LEVELS {
-                let (below, rest) = sets.split_at_mut(level);
-                rest[0].iter_mut().zip(&below[level - 1]).for_each(|(word, below)| *word |= below);
+                let (below, rest) = sets.split_at_mut(level * self.words);
+                let below = &below[(level - 1) * self.words..];
+                rest.iter_mut().zip(below).for_each(|(word, below)| *word |= below);
             }
             self.lanes.push(lane);
         }
     }
 
-    /// Those of the changes before `end` that could fit into what is left of each lane, if any could, and how many lanes it
-    /// took to know. Some of them do not fit, but none that does is missing.
-    pub(super) fn pass(&self, end: usize, left: impl Fn(usize) -> f64) -> (Option<Set>, usize) {
+    /// Lets through those of the changes before `end` that could fit into what is left of each lane, and says how many lanes
+    /// it looked at. Some of them do not fit, but none that does is missing.
+    pub(super) fn pass(&mut self, end: usize, left: impl Fn(usize) -> f64) -> usize {
         let end = end.min(self.changes);
-        let words = end.div_ceil(64);
-        let mut set = [0; WORDS];
-        set[..words].fill(u64::MAX);
-        if let Some(last) = set[..words].last_mut()
+        self.passed.clear();
+        self.passed.resize(end.div_ceil(64), u64::MAX);
+        if let Some(last) = self.passed.last_mut()
             && !end.is_multiple_of(64)
         {
             *last = (1 << (end % 64)) - 1;
         }
         for (at, lane) in self.lanes.iter().enumerate() {
             let left = left(at);
-            if left < lane.least {
-                return (None, at + 1);
-            }
             let mut any = 0;
-            for (word, fitting) in set[..words].iter_mut().zip(&self.sets[at * LEVELS + lane.level(left)]) {
-                *word &= fitting;
-                any |= *word;
+            if left >= lane.least {
+                let fitting = &self.sets[(at * LEVELS + lane.level(left)) * self.words..];
+                for (word, fitting) in self.passed.iter_mut().zip(fitting) {
+                    *word &= fitting;
+                    any |= *word;
+                }
             }
             if any == 0 {
-                return (None, at + 1);
+                self.passed.clear();
+                return at + 1;
             }
         }
-        (Some(set), self.lanes.len())
+        self.lanes.len()
     }
-}
 
-/// The places in a set, in their order.
-pub(super) fn places(set: &Set) -> impl Iterator<Item = usize> {
-    set.iter().enumerate().flat_map(|(at, &word)| {
-        let mut rest = word;
-        std::iter::from_fn(move || {
-            let bit = rest.trailing_zeros();
-            rest &= rest.wrapping_sub(1);
-            (bit < u64::BITS).then_some(at * 64 + bit as usize)
+    /// The places of what has passed, in their order.
+    pub(super) fn passed(&self) -> impl Iterator<Item = usize> {
+        self.passed.iter().enumerate().flat_map(|(at, &word)| {
+            let mut rest = word;
+            std::iter::from_fn(move || {
+                let bit = rest.trailing_zeros();
+                rest &= rest.wrapping_sub(1);
+                (bit < u64::BITS).then_some(at * 64 + bit as usize)
+            })
         })
-    })
+    }
 }
 
 #[cfg(test)]
@@ -124,8 +123,8 @@ mod tests {
         ) {
             let mut sieve = Sieve::default();
             sieve.fill(takes.len(), 3, |lane, change| f64::from(takes[change][lane]));
-            let (set, _) = sieve.pass(end, |lane| f64::from(left[lane]));
-            let through: Vec<usize> = set.iter().flat_map(places).collect();
+            sieve.pass(end, |lane| f64::from(left[lane]));
+            let through: Vec<usize> = sieve.passed().collect();
             for (at, takes) in takes.iter().enumerate().take(end) {
                 if takes.iter().zip(&left).all(|(takes, left)| takes <= left) {
                     prop_assert!(through.contains(&at), "{at} of {through:?}");

@@ -177,3 +177,25 @@ impl Half {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_about_as_long_as_it_should_be_however_wide_the_gap() {
+        let changes: Vec<Change> = (0..200)
+            .map(|at| Change { loss: 0.001 * f64::from(at + 1), place: at, column: 0, takes: [0.0; LANES] })
+            .collect();
+        for gap in [0.3, 3.0, 300.0, 3e5] {
+            let mut half = Half::default();
+            let (_, within) = half.list((0..200).map(|at| at..at + 1), &changes, gap, 1000);
+            assert!((250..=2000).contains(&half.len()), "{} for a gap of {gap}", half.len());
+            assert!(within > 0.0 && within < gap, "{within} of {gap}");
+        }
+        // All that there is, where that is not much.
+        let mut half = Half::default();
+        let (_, within) = half.list((0..5).map(|at| at..at + 1), &changes, 300.0, 1000);
+        assert_eq!((half.len(), within), (32, 300.0));
+    }
+}

@@ -170,8 +170,28 @@ impl Feed {
         Read::Changes(tail.changes.iter().skip(skip).take(PAGE).cloned().collect())
     }
 
+    /// [`follow`](Self::follow) from a revision that there is; `newest` tells whether one that the feed has not heard of is.
+    pub(super) async fn watch(
+        self: Arc<Self>,
+        prefix: &str,
+        after: Revision,
+        newest: impl Future<Output = Result<Revision, StoreError>>,
+    ) -> Result<ChangeStream, StoreError> {
+        if after > self.newest() {
+            let newest = newest.await?;
+            if after > newest {
+                return Err(StoreError::Invalid(format!("revision {after} is in the future; the newest is {newest}")));
+            }
+        }
+        let compacted = self.compacted();
+        if after < compacted {
+            return Err(StoreError::Compacted(compacted));
+        }
+        Ok(self.follow(prefix.to_owned(), after))
+    }
+
     /// Every change after `after` to keys that start with `prefix`.
-    pub(super) fn follow(self: Arc<Self>, prefix: String, after: Revision) -> ChangeStream {
+    fn follow(self: Arc<Self>, prefix: String, after: Revision) -> ChangeStream {
         let signal = self.signal.subscribe();
         let history = self.tail().history;
         let follower = Follower { feed: self, signal, prefix, after, history, ready: VecDeque::new(), ended: false };

@@ -141,14 +141,7 @@ impl Store for MemoryStore {
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError> {
         let newest = self.inner.feed.newest();
-        if after > newest {
-            return Err(StoreError::Invalid(format!("revision {after} is in the future; the newest is {newest}")));
-        }
-        let compacted = self.inner.feed.compacted();
-        if after < compacted {
-            return Err(StoreError::Compacted(compacted));
-        }
-        Ok(Arc::clone(&self.inner.feed).follow(prefix.to_owned(), after))
+        Arc::clone(&self.inner.feed).watch(prefix, after, async { Ok(newest) }).await
     }
 
     async fn lease(&self, name: &str, holder: &str, operation: LeaseOperation) -> Result<Lease, StoreError> {

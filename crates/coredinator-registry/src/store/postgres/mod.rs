@@ -224,19 +224,8 @@ impl Store for PostgresStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError> {
-        let feed = &self.inner.feed;
-        if after > feed.newest() {
-            // Another coredinator may have written what the feed has not heard of yet.
-            let newest = self.inner.reader.revision().await?;
-            if after > newest {
-                return Err(StoreError::Invalid(format!("revision {after} is in the future; the newest is {newest}")));
-            }
-        }
-        let compacted = feed.compacted();
-        if after < compacted {
-            return Err(StoreError::Compacted(compacted));
-        }
-        Ok(Arc::clone(feed).follow(prefix.to_owned(), after))
+        // Another coredinator may have written what the feed has not heard of yet.
+        Arc::clone(&self.inner.feed).watch(prefix, after, self.inner.reader.revision()).await
     }
 
     async fn lease(&self, name: &str, holder: &str, operation: LeaseOperation) -> Result<Lease, StoreError> {

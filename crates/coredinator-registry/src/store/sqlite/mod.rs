@@ -168,19 +168,8 @@ impl Store for SqliteStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError> {
-        let feed = &self.inner.feed;
-        if after > feed.newest() {
-            // A commit is visible to readers an instant before the feed hears of it.
-            let newest = self.inner.reader.revision().await?;
-            if after > newest {
-                return Err(StoreError::Invalid(format!("revision {after} is in the future; the newest is {newest}")));
-            }
-        }
-        let compacted = feed.compacted();
-        if after < compacted {
-            return Err(StoreError::Compacted(compacted));
-        }
-        Ok(Arc::clone(feed).follow(prefix.to_owned(), after))
+        // A commit is visible to readers an instant before the feed hears of it.
+        Arc::clone(&self.inner.feed).watch(prefix, after, self.inner.reader.revision()).await
     }
 
     async fn lease(&self, name: &str, holder: &str, operation: LeaseOperation) -> Result<Lease, StoreError> {

@@ -35,3 +35,29 @@ fn unread(spec: &ServiceSpec) -> Vec<FieldError> {
         FieldError::new("/config_schema", "this program was built without JSON Schema, so nothing would be checked");
     vec![error.with_hint("build it with the feature json-schema, or leave the schema out")]
 }
+
+#[cfg(test)]
+mod tests {
+    use coredinator_core::SpecDefaults;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_schema_is_refused_with_its_place_and_nothing_else_is() {
+        let spec = |more: Value| {
+            let mut document = json!({"port": 1, "config": {}});
+            document.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            ServiceSpec::parse("", Some("a"), document, &SpecDefaults::default()).unwrap()
+        };
+        let none = Map::new();
+        assert_eq!(Schemas::new().in_configuration(&spec(json!({})), &none), []);
+        for schema in [json!(true), json!({})] {
+            let spec = spec(json!({"config_schema": schema}));
+            let told = Schemas::new().in_configuration(&spec, &none);
+            assert_eq!(told[0].pointer, "/services/a/config_schema");
+            assert!(told[0].hint.as_deref().is_some_and(|hint| hint.contains("json-schema")), "{told:?}");
+            assert_eq!(Schemas::new().in_service(&spec, &none)[0].pointer, "/config_schema");
+        }
+    }
+}

@@ -295,3 +295,41 @@ async fn a_declared_service_is_looked_for_in_its_namespace() {
     anew.declared(&request.spec);
     assert_eq!(anew.list(&[]).await.unwrap(), [left]);
 }
+
+/// The double refuses what a real API server would, so that what passes here passes there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_real_server_would_refuse_the_double_refuses() {
+    let double = Double::start().await;
+    let pods: kube::Api<k8s_openapi::api::core::v1::Pod> = kube::Api::namespaced(client(&double), NAMESPACE);
+    let of = |more: serde_json::Value| {
+        let mut pod = json!({
+            "metadata": {"name": "a", "labels": {"coredinator.owner": "me"}},
+            "spec": {"containers": [{"name": "main", "image": "i"}]},
+        });
+        for (path, value) in more.as_object().unwrap() {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            pod.pointer_mut(parent).unwrap()[key] = value.clone();
+        }
+        serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(pod).unwrap()
+    };
+    let twice = |key: &str, value: serde_json::Value| json!([{key: value}, {key: value}]);
+    for bad in [
+        json!({"/metadata/name": "A"}),
+        json!({"/metadata/labels": {"a b": "c"}}),
+        json!({"/metadata/labels": {"a": "x".repeat(64)}}),
+        json!({"/spec/hostAliases": twice("ip", json!("10.0.0.1"))}),
+        json!({"/spec/imagePullSecrets": twice("name", json!("a"))}),
+        json!({"/spec/containers/0/env": twice("name", json!("A"))}),
+        json!({"/spec/containers/0/volumeMounts": [{"name": "none", "mountPath": "/a"}]}),
+        json!({"/spec/containers/0/resources": {"limits": {"cpu": "much"}}}),
+        json!({"/spec/containers/0/livenessProbe": {"successThreshold": 2, "tcpSocket": {"port": 80}}}),
+        json!({"/spec/containers/0/readinessProbe": {"tcpSocket": {"port": 0}}}),
+        json!({"/spec/containers/0/startupProbe": {"periodSeconds": 1}}),
+        json!({"/spec/restartPolicy": "Sometimes"}),
+        json!({"/spec/terminationGracePeriodSeconds": -1}),
+    ] {
+        let refused = pods.create(&kube::api::PostParams::default(), &of(bad.clone())).await;
+        assert!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 422), "{bad}: {refused:?}");
+    }
+    pods.create(&kube::api::PostParams::default(), &of(json!({}))).await.expect("what is right is taken");
+}

@@ -4,9 +4,11 @@
 //! It does what the runtime relies on: label selectors, server-side apply with field managers and conflicts, preconditions,
 //! graceful deletion that can be shortened, resource versions with a history that can be compacted (410), watches that go on
 //! where they are told to, output with times, and statuses as a kubelet writes them. It refuses what it does not know, so
-//! that a call which it would have to guess at fails the test. What it does not do: admission, quotas, scheduling over
+//! that a call which it would have to guess at fails the test; and what a real one refuses of names, labels, lists that are kept by
+//! keys, quantities and probes (`admission`). What it does not do: quotas, Pod Security, the garbage of objects whose owner is gone, scheduling over
 //! several nodes, networks, volumes. Tests that need one of these stand in a pod's status by hand.
 
+mod admission;
 mod exec;
 mod http;
 mod kubelet;

@@ -13,7 +13,7 @@ use coredinator_core::{Clock as _, SystemClock, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::sync::{Notify, broadcast};
 
-use super::kubelet;
+use super::{admission, kubelet};
 
 /// An object's resource, namespace and name.
 pub(super) type Key = (String, String, String);
@@ -195,6 +195,7 @@ impl World {
             object["status"] = json!({"phase": "Pending"});
             object["spec"].as_object_mut().expect("a pod has a spec").entry("restartPolicy").or_insert(json!("Always"));
         }
+        admission::check(resource, &object)?;
         let mut objects = self.objects.lock().unwrap();
         if objects.all.contains_key(&key) {
             return Err(Refusal(409, "AlreadyExists", format!("{resource} {:?} already exists", key.2)));
@@ -242,6 +243,7 @@ impl World {
         }
         let mut changed = there.clone();
         merge(&mut changed, &asked);
+        admission::check(resource, &changed)?;
         let fixed = ["/spec/containers", "/spec/restartPolicy", "/spec/clusterIP"];
         for path in fixed {
             if changed.pointer(path) != there.pointer(path) {

@@ -3,6 +3,7 @@
 use coredinator_core::{Severity, Timestamp};
 use coredinator_registry::{EventItem, Registry};
 use coredinator_runtime_process::raise_descriptor_limit;
+use futures_util::future::BoxFuture;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -86,9 +87,18 @@ pub fn server(extend: impl Fn(Coredinator) -> Coredinator + Send + Sync + 'stati
         if let Some(read) = options.reload {
             coredinator = coredinator.reload(read);
         }
-        let serving = serve(extend(coredinator), how, options.listening);
-        Box::pin(async move { serving.await.map_err(cli::ServeFailure::from) })
+        served(extend(coredinator), how, options.listening)
     })
+}
+
+/// [`serve`], compiled here once and not anew in each program that serves.
+#[inline(never)]
+fn served(
+    coredinator: Coredinator,
+    how: Shutdown,
+    listening: Option<oneshot::Sender<String>>,
+) -> BoxFuture<'static, Result<(), cli::ServeFailure>> {
+    Box::pin(async move { serve(coredinator, how, listening).await.map_err(cli::ServeFailure::from) })
 }
 
 /// Reads the file anew whenever the signal comes.

@@ -40,6 +40,7 @@ use clap::Parser as _;
 use coredinator_coord::Strategies;
 use coredinator_core::Runtime;
 use coredinator_registry::health::ProbeRegistry;
+use futures_util::future::LocalBoxFuture;
 
 pub use exit::{ExitStatus, Failure};
 pub use serve::{Serve, ServeFailure, ServeOptions};
@@ -105,7 +106,7 @@ pub async fn main_with(program: Program, args: impl IntoIterator<Item = OsString
         // The signal is looked at first, so that it is caught from before the command does anything.
         biased;
         () = interrupted => Err(Failure::silent(ExitStatus::Interrupted)),
-        result = Box::pin(run(&program, cli)) => result,
+        result = command(&program, cli) => result,
     };
     match result {
         Ok(()) => ExitStatus::Ok.into(),
@@ -114,6 +115,12 @@ pub async fn main_with(program: Program, args: impl IntoIterator<Item = OsString
             failure.exit.into()
         }
     }
+}
+
+/// [`run`], compiled here once and not anew in each program that has a command line.
+#[inline(never)]
+fn command(program: &Program, cli: Cli) -> LocalBoxFuture<'_, Result<(), Failure>> {
+    Box::pin(run(program, cli))
 }
 
 async fn run(program: &Program, cli: Cli) -> Result<(), Failure> {

@@ -173,12 +173,14 @@ impl Way<'_> {
             return;
         }
         let local = if model.groups() <= FEW_GROUPS { self.left() / 2 } else { self.left() };
-        // Where most columns take of most rows, windows find little.
         let exchanged = if model.is_dense() { local } else { local / 4 };
         let first = exchange::improve(&mut self.state, &self.guide, exchanged, self.budget);
         self.part.steps += first;
-        let (searcher, limit) = (Searcher::Tree(&mut search), (local.saturating_sub(first), self.seed));
-        self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
+        // Where most columns take of most of many rows, a window has hardly anything that exchanges have not.
+        if whole || !model.is_dense() {
+            let (searcher, limit) = (Searcher::Tree(&mut search), (local.saturating_sub(first), self.seed));
+            self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
+        }
         if whole && self.left() > 0 {
             let left = self.left();
             let outcome = search.window(&mut self.state, &all, &self.guide, left, self.budget);

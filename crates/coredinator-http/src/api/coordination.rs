@@ -145,7 +145,9 @@ pub(super) async fn step(
     }
     params.finish()?;
     if dry_run {
-        let document = require_json(&headers, body, api.options.max_problem).await?;
+        let document = read_json(&headers, body, api.options.max_problem).await?.ok_or_else(|| {
+            Problem::invalid(vec![FieldError::new("", "is empty, and should be the problem that a dry run solves")])
+        })?;
         return solve(&api, &document, strategy.as_deref()).await;
     }
     let coordinator = api.coordinator()?;

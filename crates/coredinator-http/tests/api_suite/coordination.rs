@@ -341,7 +341,8 @@ async fn a_problem_on_paper_is_solved_and_nobody_is_told() {
     let twice = json!({"agents": [{"agent_id": "a"}, {"agent_id": "a"}]});
     dry("", &twice).await.problem(422, "Invalid");
     let path = format!("{STEP}?dry_run=true");
-    for garbage in ["", "{", "NaN", "{\"agents\": [], \"seed\": 1e999}"] {
+    plant.ask("POST", &path, None).await.problem(422, "Invalid");
+    for garbage in ["{", "NaN", "{\"agents\": [], \"seed\": 1e999}"] {
         plant.raw("POST", &path, garbage).await.problem(400, "MalformedJson");
     }
     plant.raw("POST", &path, vec![b' '; 16 * 1024 * 1024 + 1]).await.problem(413, "TooLarge");
@@ -475,6 +476,8 @@ async fn a_coordination_that_is_disabled_says_how_to_enable_it() {
 #[tokio::test]
 async fn cycles_are_counted_for_prometheus() {
     let plant = Plant::new().await;
+    // This plant is put together by hand: who asks first has the recorder set up.
+    plant.get("/metrics").await;
     plant.agent("a", 0).await;
     plant.wants("a", 1, 1.0).await;
     plant.step().await;

@@ -1,6 +1,7 @@
 //! The supervisor over a real SQLite file and real processes: what is declared runs, whatever happens to it.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc,
@@ -119,6 +120,17 @@ fn alive(dir: &Path) -> Vec<u32> {
     .collect()
 }
 
+/// Waits until these are alive, and no others: a program that is still being loaded carries no mark yet.
+async fn only_alive(dir: &Path, pids: &[u32]) {
+    let expected = BTreeSet::from_iter(pids);
+    let wait = async {
+        while BTreeSet::from_iter(&alive(dir)) != expected {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{:?} are alive, not {pids:?}", alive(dir)));
+}
+
 fn kill(pid: u32) {
     let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     assert!(status.success());
@@ -146,7 +158,7 @@ async fn a_killed_process_is_replaced_and_a_stopped_one_is_not() {
         let record = &view.instances[0].record;
         assert_eq!((record.restarts, record.last_exit.as_ref().unwrap().signal), (round, Some(9)));
         pids = vec![record.pid.unwrap()];
-        assert_eq!(alive(dir.path()), pids);
+        only_alive(dir.path(), &pids).await;
     }
     plant.registry.command("a", Command::Stop).await.unwrap();
     plant.until("a", "stopped", |v| v.status == ServiceStatus::Stopped && v.reason.code == "StoppedByHand").await;
@@ -165,7 +177,7 @@ async fn twenty_starts_at_once_are_one_instance() {
         started.unwrap();
     }
     let pids = plant.running("a", 1).await;
-    assert_eq!(alive(dir.path()), pids);
+    only_alive(dir.path(), &pids).await;
     plant.end(Shutdown::StopServices).await;
     assert_eq!(alive(dir.path()), [] as [u32; 0]);
 }
@@ -196,7 +208,7 @@ async fn scaling_changing_and_deregistering_leave_what_is_declared() {
 
     plant.registry.deregister("a").await.unwrap();
     plant.gone("a").await;
-    assert_eq!(alive(dir.path()), untouched);
+    only_alive(dir.path(), &untouched).await;
     plant.end(Shutdown::StopServices).await;
 }
 
@@ -233,12 +245,21 @@ async fn dependents_start_after_and_stop_before_what_they_depend_on() {
     plant.running("late", 1).await;
     plant.until("job", "completed", |view| view.status == ServiceStatus::Completed).await;
     let registry = plant.registry.clone();
+    let mut index = registry.index();
     plant.end(Shutdown::StopServices).await;
     let stopped = |name: &str| {
         let events = registry.recent_events(1000, None);
         events.iter().position(|event| event.service.as_str() == name && event.reason.code == "Stopped")
     };
-    assert!(stopped("late").unwrap() < stopped("base").unwrap());
+    // What is stored is seen a moment later.
+    let seen = async {
+        while stopped("late").is_none() || stopped("base").is_none() {
+            index.changed().await.unwrap();
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, seen).await;
+    assert!(told.is_ok(), "both stops are told: {:#?}", registry.recent_events(1000, None));
+    assert!(stopped("late") < stopped("base"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -257,11 +278,7 @@ async fn what_was_left_running_is_adopted_and_what_died_meanwhile_restarts() {
         .await;
     let replacement = view.instances[0].record.pid.unwrap();
     assert_eq!(plant.running("lives", 1).await, lives);
-    let mut expected = vec![lives[0], replacement];
-    expected.sort_unstable();
-    let mut alive_now = alive(dir.path());
-    alive_now.sort_unstable();
-    assert_eq!(alive_now, expected);
+    only_alive(dir.path(), &[lives[0], replacement]).await;
     // Adopted is supervised as started: its end is seen.
     kill(lives[0]);
     plant.until("lives", "restarted", |view| view.instances[0].record.restarts == 1).await;
@@ -325,9 +342,14 @@ async fn deregistered_and_declared_again_in_quick_turns_it_runs_once() {
         }
     }
     plant.declare(sleeper("a")).await;
-    let pids = plant.running("a", 1).await;
     plant.until("a", "healthy", |view| view.status == ServiceStatus::Healthy).await;
-    assert_eq!(alive(dir.path()), pids);
+    // Until its end is known, the one before may still be told as running.
+    let once = async {
+        while alive(dir.path()) != plant.running("a", 1).await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, once).await.expect("it runs once");
     plant.end(Shutdown::StopServices).await;
     assert_eq!(alive(dir.path()), [] as [u32; 0]);
 }
@@ -345,7 +367,7 @@ async fn a_dropped_supervisor_lets_go() {
     drop(registry);
     let ended = async { while changes.recv().await.is_some() {} };
     tokio::time::timeout(PATIENCE, ended).await.expect("something still holds the registry");
-    assert_eq!(alive(dir.path()), pids);
+    only_alive(dir.path(), &pids).await;
     let plant = Plant::open(dir.path()).await;
     assert_eq!(plant.running("a", 1).await, pids);
     plant.end(Shutdown::StopServices).await;

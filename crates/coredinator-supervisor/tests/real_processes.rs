@@ -245,7 +245,7 @@ async fn dependents_start_after_and_stop_before_what_they_depend_on() {
     plant.running("late", 1).await;
     plant.until("job", "completed", |view| view.status == ServiceStatus::Completed).await;
     let registry = plant.registry.clone();
-    let mut index = registry.index();
+    let mut events = registry.events(Some(0));
     plant.end(Shutdown::StopServices).await;
     let stopped = |name: &str| {
         let events = registry.recent_events(1000, None);
@@ -254,7 +254,7 @@ async fn dependents_start_after_and_stop_before_what_they_depend_on() {
     // What is stored is seen a moment later.
     let seen = async {
         while stopped("late").is_none() || stopped("base").is_none() {
-            index.changed().await.unwrap();
+            events.next().await;
         }
     };
     let told = tokio::time::timeout(PATIENCE, seen).await;

@@ -8,10 +8,7 @@ use std::{
 
 use coredinator_core::{
     Epoch,
-    coordination::{
-        Agent, AgentId, BudgetDocument, Decision, Holding, Known, Limits, PastCycle, PastDecision, Plan, Presence,
-        Problem, ProblemDocument,
-    },
+    coordination::{Agent, AgentId, BudgetDocument, Holding, Known, Limits, PastCycle, Plan, Problem, ProblemDocument},
 };
 use futures_util::{StreamExt, stream};
 use tokio::{sync::mpsc, time::Instant};
@@ -20,6 +17,7 @@ use crate::{
     CoordError, CycleOutcome, CycleRecord, Timings,
     agents::Participant,
     cycle::{Cycle, Input, Step},
+    duties::{Duties, past_of},
     engine::Engine,
     events::EventKind,
     group::{Group, Step as StepNow},
@@ -538,77 +536,6 @@ impl Driver {
         }
         group.records().newest().unwrap_or(record)
     }
-}
-
-/// What a plan asks of whom.
-struct Duties {
-    /// Who took part: their acknowledgement counts.
-    active: BTreeSet<AgentId>,
-    /// Who of all has to give something up.
-    givers: BTreeSet<AgentId>,
-    /// The others who took part.
-    takers: BTreeSet<AgentId>,
-    /// What everyone holds afterwards.
-    holdings: Vec<Arc<Holding>>,
-}
-
-impl Duties {
-    fn of(problem: &Problem, plan: &Plan) -> Self {
-        let mut duties = Self {
-            active: BTreeSet::new(),
-            givers: BTreeSet::new(),
-            takers: BTreeSet::new(),
-            holdings: Vec::with_capacity(plan.decisions.len()),
-        };
-        for (party, decision) in problem.parties().iter().zip(&plan.decisions) {
-            let id = party.id();
-            let active = party.presence == Presence::Active;
-            let gives = party.holding.as_ref().is_some_and(|held| gives_up(held, decision));
-            if active {
-                duties.active.insert(id.clone());
-            }
-            if gives {
-                duties.givers.insert(id.clone());
-            } else if active {
-                duties.takers.insert(id.clone());
-            }
-            duties.holdings.push(match (&party.holding, party.presence) {
-                (Some(held), Presence::Holding) => Arc::clone(held),
-                _ => Arc::new(Holding {
-                    agent_id: id.clone(),
-                    cycle: plan.cycle,
-                    reserved: false,
-                    option_id: decision.option_id.clone(),
-                    fraction: decision.fraction,
-                    grant: decision.grant.clone(),
-                    values: decision.values.clone(),
-                    action: decision.action.clone(),
-                }),
-            });
-        }
-        duties
-    }
-}
-
-/// Whether a decision takes from an agent anything that it holds.
-fn gives_up(held: &Holding, decision: &Decision) -> bool {
-    let less = held.grant.iter().any(|(name, &amount)| amount > decision.grant.get(name).copied().unwrap_or(0.0));
-    less || held.values.iter().any(|(name, value)| decision.values.get(name) != Some(value))
-}
-
-/// How a cycle ended, as later ones are told.
-fn past_of(plan: &Plan) -> PastCycle {
-    let ended = |decision: &Decision| {
-        let past = PastDecision {
-            outcome: decision.outcome,
-            option_id: decision.option_id.clone(),
-            fraction: decision.fraction,
-            utility: decision.utility,
-            code: decision.reason.code.clone(),
-        };
-        (decision.agent_id.clone(), past)
-    };
-    PastCycle { cycle: plan.cycle, agents: plan.decisions.iter().map(ended).collect() }
 }
 
 fn millis(since: Instant) -> f64 {

@@ -16,6 +16,7 @@ mod config;
 mod coordinator;
 mod cycle;
 mod driver;
+mod duties;
 mod engine;
 mod error;
 mod events;

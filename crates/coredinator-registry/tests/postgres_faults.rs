@@ -2,6 +2,8 @@
 
 #![cfg(feature = "postgres")]
 
+mod postgres_kit;
+
 use std::{
     sync::{
         Arc,
@@ -10,61 +12,12 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{Batch, Epoch, Key, LeaseOperation, Precondition, Revision, Store, StoreError};
+use coredinator_core::{Epoch, Key, LeaseOperation, Revision, Store, StoreError};
 use coredinator_registry::store::{PostgresOptions, PostgresStore};
 use coredinator_test_postgres::Cluster;
 use futures_util::{FutureExt, StreamExt};
+use postgres_kit::{PATIENCE, open, put, until, write_on};
 use tokio::time::timeout;
-
-/// An upper bound for a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-fn put(at: &str, value: impl Into<Vec<u8>>) -> Batch {
-    Batch::new().put(Key::new(at).unwrap(), value.into(), Precondition::Any)
-}
-
-async fn open(url: &str) -> PostgresStore {
-    let options = PostgresOptions::new(url).unwrap();
-    let short = Duration::from_millis(700);
-    let options = options.statement_timeout(short).connect_timeout(short).poll(Duration::from_millis(100));
-    PostgresStore::open_with(options.open_wait(PATIENCE)).await.unwrap()
-}
-
-/// Until `holds`, or patience ends.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = timeout(PATIENCE, async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    waiting.await.unwrap_or_else(|_| panic!("not in time: {what}"));
-}
-
-/// Writes until it is told to end, and answers what was acknowledged.
-fn write_on(
-    store: &PostgresStore,
-    name: &'static str,
-    end: &Arc<AtomicBool>,
-) -> tokio::task::JoinHandle<Vec<(Revision, String)>> {
-    let (store, end) = (store.clone(), Arc::clone(end));
-    tokio::spawn(async move {
-        let mut acknowledged = Vec::new();
-        for number in 0.. {
-            if end.load(Ordering::Relaxed) {
-                break;
-            }
-            let key = format!("{name}/{number}");
-            match store.write(put(&key, key.clone())).await {
-                Ok(revision) => acknowledged.push((revision, key)),
-                Err(error) => {
-                    assert!(error.is_retryable(), "{error:?}");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-        }
-        acknowledged
-    })
-}
 
 /// Killed at random instants under two writers and a watcher on each of two stores: nothing that was acknowledged is lost,
 /// and every watcher is told every revision once and in order, without being asked to list again.
@@ -77,7 +30,7 @@ async fn a_server_killed_again_and_again_loses_nothing_and_watchers_miss_nothing
     let url = cluster.database();
     let stores = [open(&url).await, open(&url).await];
     let end = Arc::new(AtomicBool::new(false));
-    let writers = [write_on(&stores[0], "a", &end), write_on(&stores[1], "b", &end)];
+    let writers = [write_on(&stores[0], "a", &end, 10), write_on(&stores[1], "b", &end, 10)];
     let mut watches = Vec::new();
     for store in &stores {
         watches.push(store.watch("", Revision::ZERO).await.unwrap());

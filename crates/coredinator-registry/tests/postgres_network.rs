@@ -3,6 +3,8 @@
 
 #![cfg(feature = "postgres")]
 
+mod postgres_kit;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -12,10 +14,11 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{Batch, ChangeStream, Key, Precondition, Revision, Store, StoreError};
-use coredinator_registry::store::{PostgresOptions, PostgresStore};
+use coredinator_core::{ChangeStream, Key, Revision, Store, StoreError};
+use coredinator_registry::store::PostgresStore;
 use coredinator_test_postgres::Cluster;
 use futures_util::{FutureExt, StreamExt};
+use postgres_kit::{LIMIT, PATIENCE, open, put, until, write_on};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,11 +29,6 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-
-/// An upper bound for a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(90);
-/// How long a call may take at the server.
-const LIMIT: Duration = Duration::from_millis(700);
 
 /// How a line is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -154,53 +152,6 @@ async fn carry(
     }
 }
 
-fn put(at: &str, value: impl Into<Vec<u8>>) -> Batch {
-    Batch::new().put(Key::new(at).unwrap(), value.into(), Precondition::Any)
-}
-
-async fn open(url: &str) -> PostgresStore {
-    let options = PostgresOptions::new(url).unwrap();
-    let options = options.statement_timeout(LIMIT).connect_timeout(LIMIT).poll(Duration::from_millis(100));
-    PostgresStore::open_with(options.open_wait(PATIENCE)).await.unwrap()
-}
-
-/// Until `holds`, or patience ends.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = timeout(PATIENCE, async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    waiting.await.unwrap_or_else(|_| panic!("not in time: {what}"));
-}
-
-/// Writes until it is told to end, and answers what was acknowledged; each write is answered in bounded time.
-fn write_on(
-    store: &PostgresStore,
-    name: &'static str,
-    end: &Arc<AtomicBool>,
-) -> tokio::task::JoinHandle<Vec<(Revision, String)>> {
-    let (store, end) = (store.clone(), Arc::clone(end));
-    tokio::spawn(async move {
-        let mut acknowledged = Vec::new();
-        for number in 0.. {
-            if end.load(Ordering::Relaxed) {
-                break;
-            }
-            let key = format!("{name}/{number}");
-            let written = timeout(PATIENCE, store.write(put(&key, vec![b'x'; 2000]))).await;
-            match written.expect("a write is answered") {
-                Ok(revision) => acknowledged.push((revision, key)),
-                Err(error) => {
-                    assert!(matches!(error, StoreError::Unavailable { .. }) && error.is_retryable(), "{error:?}");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-        }
-        acknowledged
-    })
-}
-
 /// Nothing that was acknowledged is lost, each at the revision that was told; what was not may have happened, once.
 async fn all_there(store: &PostgresStore, acknowledged: &[(Revision, String)]) -> Revision {
     let listing = store.list("").await.unwrap();
@@ -239,7 +190,7 @@ async fn a_line_that_is_cut_swallows_or_breaks_in_the_midst_of_a_write_loses_not
         watches.push(store.watch("", Revision::ZERO).await.unwrap());
     }
     let end = Arc::new(AtomicBool::new(false));
-    let writers = [write_on(&far, "far", &end), write_on(&near, "near", &end)];
+    let writers = [write_on(&far, "far", &end, 2000), write_on(&near, "near", &end, 2000)];
     for round in 0..9 {
         tokio::time::sleep(Duration::from_millis(chance.u64(0..150))).await;
         let before = near.list("far/").await.unwrap().records.len();

@@ -97,13 +97,18 @@ pub(super) async fn cycle(
     let number: u64 = number.parse().map_err(|_| {
         Problem::bad_request("InvalidParameter", "the number of a cycle is a whole number of 0 or more")
     })?;
-    match api.coordinator()?.cycle(&group, number)? {
-        Some(record) => Ok(told(&*record)),
-        None => {
-            let detail = format!("cycle {number} of {group:?} is not kept");
-            Err(Problem::new(StatusCode::NOT_FOUND, "NotFound", detail))
-        }
+    let coordinator = api.coordinator()?;
+    if let Some(record) = coordinator.cycle(&group, number)? {
+        return Ok(told(&*record));
     }
+    let detail = match coordinator.cycles(&group, 1)?.first() {
+        Some(newest) if newest.cycle < number => {
+            format!("cycle {number} of {group:?} has not ended yet; the newest is {}", newest.cycle)
+        }
+        Some(_) => format!("cycle {number} of {group:?} is not kept"),
+        None => format!("no cycle of {group:?} has ended yet"),
+    };
+    Err(Problem::new(StatusCode::NOT_FOUND, "NotFound", detail))
 }
 
 /// Runs a cycle now; or (`dry_run`) solves the problem that is posted, and tells nobody.

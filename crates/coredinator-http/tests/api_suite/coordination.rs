@@ -288,6 +288,9 @@ async fn cycles_are_kept_and_tell_everything() {
     assert_eq!(listed["group"], "default");
     let numbers: Vec<&Value> = listed["cycles"].as_array().unwrap().iter().map(|cycle| &cycle["cycle"]).collect();
     assert_eq!(numbers, [second_number, first_number]);
+    let early = plant.get("/api/coredinator/coordination/cycles/999").await.problem(404, "NotFound");
+    let detail = early["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("cycle 999") && detail.contains("has not ended yet; the newest is"), "{detail}");
     let kept = plant.get(&format!("/api/coredinator/coordination/cycles/{first_number}?group=default")).await.json();
     assert_eq!(kept["plan"], first["plan"]);
     for key in ["problem", "timings", "strategy", "decided_by", "started_at"] {

@@ -30,6 +30,7 @@
 //!   which the former wins. An empty variable counts as unset.
 
 mod across;
+mod checks;
 mod coordination;
 pub mod document;
 #[cfg(test)]
@@ -37,7 +38,9 @@ mod fuzz;
 pub mod interpolate;
 pub(crate) mod live;
 mod load;
+mod origins;
 mod problem;
+mod reading;
 pub(crate) mod redact;
 pub mod schema;
 mod schema_file;
@@ -46,15 +49,18 @@ mod services;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod text;
 mod validator;
 pub mod yaml;
 
+pub use checks::Checks;
 pub use document::Position;
-pub(crate) use load::place;
-pub use load::{Checks, Input, Loaded, Loader, Overrides};
+pub use load::{Loaded, Loader, Overrides};
 pub use problem::{LoadError, Origin, Problem};
+pub(crate) use reading::place;
 pub use secret::DatabaseUrl;
 pub use services::{Part, load_part, load_services};
+pub use text::Input;
 pub use validator::ValidatorConfig;
 
 use std::path::PathBuf;

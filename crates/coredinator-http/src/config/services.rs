@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 use coredinator_core::{FieldError, ServiceSpec, SpecDefaults};
 use serde_json::Value;
 
-use super::{
-    Checks, Input, LoadError, Loader, Problem,
-    load::{Text, place},
-    schema_file,
-};
+use super::{Checks, Input, LoadError, Loader, Problem, reading::place, schema_file, text::Text};
 
 /// What one file says of the configuration: some services, and the sections that it mentions.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -12,6 +12,7 @@ pub mod config_file;
 pub mod config_view;
 pub mod coordinate;
 pub mod coordination;
+mod coordination_args;
 pub mod coordination_view;
 pub mod db;
 mod db_args;

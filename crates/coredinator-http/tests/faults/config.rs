@@ -336,8 +336,13 @@ async fn what_makes_an_instance_ill_or_crash_or_silent_is_taken_back_and_reaches
         assert!(others.is_empty(), "{what}: {others:?}");
         let events = plant.get("/api/coredinator/events?service=w&limit=1000").await.unwrap().body.to_string();
         assert!(events.contains("ConfigRejected") && events.contains("going back to revision 1"), "{what}: {events}");
-        let shown = String::from_utf8(cli(&plant, &["ps"]).await.stdout).unwrap();
-        assert!(shown.contains("configuration 2 was taken back"), "{shown}");
+        // As long as one of them is only just up again, that is what is told.
+        plant
+            .until("ps tells what was taken back", async |plant| {
+                let shown = String::from_utf8(cli(plant, &["ps"]).await.stdout).unwrap();
+                shown.contains("configuration 2 was taken back")
+            })
+            .await;
         // A better one is tried.
         worker["config"] = json!({"lr": 3, "ack": true});
         update(&plant, &json!({"w": worker})).await;

@@ -14,8 +14,9 @@ use tracing::{debug, info, warn};
 
 use crate::{engine::Engine, labels};
 
-/// The events that change what is told of an instance. Others (each check by `exec` makes three) are left out.
-const KINDS: [&str; 8] = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "rename"];
+/// The events that change what is told of an instance, as Docker calls them and, where that differs, as Podman does, which
+/// picks events by its own words. Others (each check by `exec` makes three) are left out.
+const KINDS: [&str; 10] = ["create", "start", "die", "died", "oom", "pause", "unpause", "destroy", "remove", "rename"];
 /// The pause after a stream that broke, and the longest one.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

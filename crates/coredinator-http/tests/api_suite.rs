@@ -10,6 +10,7 @@ mod contract;
 mod coordination;
 #[path = "api_suite/database.rs"]
 mod database;
+mod described;
 #[path = "api_suite/errors.rs"]
 mod errors;
 #[path = "api_suite/health.rs"]

@@ -436,6 +436,5 @@ pub struct InspectedInstance {
     #[schema(value_type = String, example = "docker")]
     pub runtime: RuntimeName,
     /// In the words of what runs it; `null`: it knows of no such instance (yet, or any more).
-    #[schema(value_type = Option<Object>)]
     pub asked: Option<serde_json::Value>,
 }

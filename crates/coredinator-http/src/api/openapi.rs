@@ -1,6 +1,9 @@
 //! The API's description, made from the code.
 
-use utoipa::OpenApi;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{ContentBuilder, Ref, ResponseBuilder, path::Operation},
+};
 
 use super::{
     agents, commands, config, coordination, database, discovery, events, health, inspect, leadership, logs, metrics,
@@ -17,6 +20,7 @@ use super::{
         license(name = "MIT OR Apache-2.0"),
     ),
     servers((url = "/")),
+    modifiers(&OfTheEdge),
     paths(
         services::list,
         services::get,
@@ -81,6 +85,30 @@ use super::{
     )
 )]
 struct Description;
+
+/// What the edge may answer in the place of any operation.
+struct OfTheEdge;
+
+impl Modify for OfTheEdge {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        for item in api.paths.paths.values_mut() {
+            for changing in [&mut item.post, &mut item.put, &mut item.delete].into_iter().flatten() {
+                unless_described(changing, "403", "asked by another site's page");
+            }
+            for any in [&mut item.get, &mut item.post, &mut item.put, &mut item.delete].into_iter().flatten() {
+                unless_described(any, "500", "what should not happen did; the log says more");
+                unless_described(any, "504", "not answered in time");
+            }
+        }
+    }
+}
+
+/// Adds a problem to what an operation may answer, unless the operation itself says more of it.
+fn unless_described(operation: &mut Operation, status: &str, description: &str) {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("ProblemDocument"))).build();
+    let problem = ResponseBuilder::new().description(description).content("application/problem+json", content);
+    operation.responses.responses.entry(status.to_owned()).or_insert_with(|| problem.into());
+}
 
 /// The API's description.
 #[must_use]

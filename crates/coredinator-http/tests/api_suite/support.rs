@@ -26,6 +26,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::described::assert_described;
+
 /// Nothing here takes as long; a test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -154,12 +156,16 @@ impl Plant {
         self.ask("GET", path, None).await
     }
 
-    /// Sends a request as it is.
+    /// Sends a request as it is. The answer is one that the description promises.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = tokio::time::timeout(PATIENCE, self.router.clone().oneshot(request)).await.unwrap().unwrap();
         let (parts, body) = response.into_parts();
         let body = tokio::time::timeout(PATIENCE, to_bytes(body, usize::MAX)).await.unwrap().unwrap();
-        Answer { status: parts.status, headers: parts.headers, body: body.to_vec() }
+        let answer = Answer { status: parts.status, headers: parts.headers, body: body.to_vec() };
+        let kind = answer.header("content-type");
+        assert_described(method.as_str(), &path, answer.status.as_u16(), kind, &answer.body);
+        answer
     }
 
     /// Registers an external service that is told of by heartbeats, so that no test depends on an endpoint.

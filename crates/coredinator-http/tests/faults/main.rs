@@ -17,6 +17,8 @@ mod coordination;
 mod coordination_live;
 #[cfg(feature = "docker")]
 mod deploy;
+#[path = "../described/mod.rs"]
+mod described;
 #[cfg(feature = "docker")]
 mod docker;
 mod drivers;

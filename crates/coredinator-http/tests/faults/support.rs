@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::processes::{self, Process};
+use crate::{
+    described::assert_described,
+    processes::{self, Process},
+};
 
 /// An upper bound for a loaded machine, never waited for in full.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -224,9 +227,9 @@ impl Plant {
         self.end().await
     }
 
-    /// `None`: no answer came.
+    /// `None`: no answer came. One that comes is one that the description promises.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Option<Answer> {
-        let request = self.client.request(method, format!("{}{path}", self.address));
+        let request = self.client.request(method.clone(), format!("{}{path}", self.address));
         let mut request = request.header("accept", "application/json");
         if let Some(body) = body {
             request = request.json(&body);
@@ -236,6 +239,7 @@ impl Plant {
         let (status, content_type) = (response.status(), header("content-type").unwrap_or_default());
         let (retry_after, stale) = (header("retry-after"), header("x-coredinator-stale"));
         let text = response.text().await.ok()?;
+        assert_described(method.as_str(), path, status.as_u16(), &content_type, text.as_bytes());
         let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
         Some(Answer { status, content_type, retry_after, stale, body })
     }

@@ -152,10 +152,8 @@ pub struct Difference {
     #[schema(example = "/coredinator/services/corerl/command")]
     pub pointer: String,
     /// What it was; `null`: it was not there. Secrets are left out.
-    #[schema(value_type = Option<Object>)]
     pub before: Option<Value>,
     /// What it became; `null`: it is not there any more.
-    #[schema(value_type = Option<Object>)]
     pub after: Option<Value>,
 }
 

@@ -1,9 +1,9 @@
 //! How long a conflict takes to resolve, and how good what comes out is.
 //!
-//! `cargo bench -p coredinator-coord --bench resolve [-- WORD…]` prints a table of every strategy on generated problems: the
-//! median time from a compiled problem to a resolution, finding the conflicts included, and how far the objective is below
-//! the best bound that any strategy proved in this run (and, in brackets, below its own). Words select rows and strategies
-//! by parts of their names.
+//! `cargo bench -p coredinator-coord --bench resolve [-- WORD…]` prints a table of every strategy, and of a baseline as
+//! textbooks have it, on generated problems: the median time from a compiled problem to a resolution, finding the conflicts
+//! included, and how far the objective is below the best bound that any of them proved in this run (and, in brackets, below
+//! its own). Words select rows and strategies by parts of their names.
 //!
 //! With `KHAN=FOLDER`, a folder of the published instances I01 to I13, these are solved, too, and with `PROBLEM=FILE` that
 //! problem is, alone; with `JSON=FOLDER` all that are solved are written there as problems that
@@ -11,11 +11,13 @@
 //! steps instead of its own measure; `SEED=N` generates other problems of the same kinds; `REFERENCE=N` has `centralized`
 //! prove a bound in so many steps beforehand, which then counts, too.
 
+mod baseline;
 mod generate;
 mod khan;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use baseline::PricesRepairSwap;
 use coredinator_coord::Strategies;
 use coredinator_core::coordination::{
     Budget, CoordinationStrategy, NoNegotiator, PlanHeader, Presence, Problem, ProblemDocument, Resolution, assemble,
@@ -44,12 +46,15 @@ async fn main() {
         relevant.is_empty() || relevant.iter().any(|word| name.contains(word.as_str()))
     };
     let all = Strategies::builtin();
-    let names: Vec<&str> = all.names().collect();
+    let names: Vec<&str> = all.names().chain([PricesRepairSwap.name()]).collect();
     let strategies: Vec<_> = names
         .iter()
         .filter(|name| selected(&names, name))
         .filter_map(|name| all.make("", &serde_json::Value::from(*name)).ok())
         .collect();
+    let baseline: Option<Arc<dyn CoordinationStrategy>> =
+        selected(&names, PricesRepairSwap.name()).then(|| Arc::new(PricesRepairSwap) as _);
+    let with_baseline: Vec<_> = strategies.iter().cloned().chain(baseline).collect();
     let rows = generate::ROWS.map(|row| row.name);
     let given = std::env::var("PROBLEM");
     let generated = given.is_err() && !words.iter().any(|word| word.starts_with("khan"));
@@ -57,7 +62,7 @@ async fn main() {
         let problem = generate::problem(row, number("SEED").unwrap_or(SEED));
         println!("{}: {} conflicts", row.name, problem.conflicts().len());
         write(row.name, problem.document());
-        let measured = measure_all(&strategies, &problem).await;
+        let measured = measure_all(&with_baseline, &problem).await;
         let reference = match (number("REFERENCE"), all.make("", &serde_json::Value::from("centralized"))) {
             (Some(patience), Ok(strategy)) => {
                 let known = strategy.resolve(&problem, &Budget::new(Some(patience)), &NoNegotiator).await;
@@ -101,7 +106,7 @@ fn write(name: &str, document: &ProblemDocument) {
     }
 }
 
-async fn measure_all(strategies: &[std::sync::Arc<dyn CoordinationStrategy>], problem: &Problem) -> Vec<Measured> {
+async fn measure_all(strategies: &[Arc<dyn CoordinationStrategy>], problem: &Problem) -> Vec<Measured> {
     let mut measured = Vec::new();
     for strategy in strategies {
         measured.push(measure(strategy.as_ref(), problem).await);
@@ -155,7 +160,7 @@ fn gap(objective: f64, bound: f64) -> String {
     }
 }
 
-async fn published(folder: &str, strategies: &[std::sync::Arc<dyn CoordinationStrategy>]) {
+async fn published(folder: &str, strategies: &[Arc<dyn CoordinationStrategy>]) {
     let files = std::fs::read_dir(folder).expect("KHAN names a folder");
     let mut files: Vec<_> = files.filter_map(Result::ok).map(|file| file.path()).collect();
     files.sort();

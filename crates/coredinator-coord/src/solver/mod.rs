@@ -10,6 +10,7 @@
 
 mod accord;
 mod components;
+mod dive;
 mod exchange;
 mod join;
 mod local;

@@ -209,6 +209,30 @@ impl Model {
         model
     }
 
+    /// Some of the groups alone, under other capacities, as if no columns excluded each other.
+    pub(super) fn only(&self, groups: &[usize], capacity: Vec<f64>) -> Self {
+        let mut model =
+            Self { first: vec![0], start: vec![0], capacity, resource: self.resource.clone(), ..Self::default() };
+        for &group in groups {
+            for column in self.columns(group) {
+                model.copy(self, column, self.value[column]);
+            }
+            model.party.push(self.party[group]);
+            model.first.push(model.candidate.len() as u32);
+        }
+        model
+    }
+
+    /// How far apart the values of a group's columns are, typically; above 0.
+    pub(super) fn spread(&self) -> f64 {
+        let spread = |group: usize| {
+            let values = self.value[self.columns(group)].iter().copied();
+            values.clone().fold(f64::NEG_INFINITY, f64::max) - values.fold(f64::INFINITY, f64::min)
+        };
+        let all: f64 = (0..self.groups()).map(spread).sum();
+        (all / self.groups().max(1) as f64).max(1e-12)
+    }
+
     /// What these choices cost by way of penalties.
     pub(super) fn paid(&self, choice: &[u32]) -> f64 {
         choice

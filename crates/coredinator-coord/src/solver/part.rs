@@ -3,6 +3,7 @@
 use coredinator_core::coordination::Budget;
 
 use super::{
+    dive::{DIVES, dive},
     exchange,
     join::Join,
     local::{self, Searcher},
@@ -33,6 +34,10 @@ const STEPS_EACH: u64 = 22;
 /// So few rows that lists tell all of them apart.
 const LANED_ROWS: usize = 7;
 
+/// Of how many dives the best end is a start, and how many starts there are.
+const DIVES_EACH: usize = 3;
+const STARTS: usize = DIVES / DIVES_EACH;
+
 /// How long the lists of a window are.
 const WINDOW_LIST: usize = 2048;
 
@@ -50,15 +55,25 @@ pub(super) struct Part {
     pub(super) steps: u64,
 }
 
-/// Solves a component, from a choice that fits, with about so many steps.
-pub(super) fn solve(model: &Model, start: &[u32], limit: u64, seed: u64, budget: &Budget) -> Part {
-    let dual = prices::find(model, limit / 2, budget);
+/// How much a component may cost, and what for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Effort {
+    /// About how many steps it may take.
+    pub(super) limit: u64,
+    /// On how many threads, which makes no difference to what comes of it.
+    pub(super) threads: usize,
+    pub(super) seed: u64,
+}
+
+/// Solves a component, from a choice that fits.
+pub(super) fn solve(model: &Model, start: &[u32], effort: Effort, budget: &Budget) -> Part {
+    let dual = prices::find(model, effort.limit / 2, budget);
     let mut steps = dual.steps;
     let gains = gains(model, &dual.prices);
     let state = begin(model, start, &gains, &mut steps, budget);
     let part = Part { choice: Vec::new(), bound: dual.bound, proven: false, prices: dual.prices.clone(), steps };
     let guide = Guide { prices: &dual.prices, gains: &gains, quantum: quantum(model) };
-    let mut way = Way { part, state, guide, limit, seed, budget };
+    let mut way = Way { part, state, guide, effort, budget };
     if !way.is_closed() {
         if model.accord.is_empty() && (model.rows() <= MANY_ROWS || !model.is_dense()) {
             way.by_lists();
@@ -88,12 +103,11 @@ struct Way<'w> {
     part: Part,
     state: State<'w>,
     guide: Guide<'w>,
-    limit: u64,
-    seed: u64,
+    effort: Effort,
     budget: &'w Budget,
 }
 
-impl Way<'_> {
+impl<'w> Way<'w> {
     /// Whether nothing better is to be found.
     fn is_closed(&self) -> bool {
         self.part.proven || self.part.bound - self.state.value() <= self.tolerance()
@@ -104,7 +118,7 @@ impl Way<'_> {
     }
 
     fn left(&self) -> u64 {
-        self.limit.saturating_sub(self.part.steps)
+        self.effort.limit.saturating_sub(self.part.steps)
     }
 
     fn all(&self) -> Vec<u32> {
@@ -131,7 +145,7 @@ impl Way<'_> {
         let mut join = Join::default();
         // Where rows or groups are few, nothing is better than long lists.
         let few = model.groups() <= FEW_GROUPS || model.rows() <= LANED_ROWS;
-        let rounds: &[u64] = if few { &[0] } else { &[self.limit / 4 * 3, 0] };
+        let rounds: &[u64] = if few { &[0] } else { &[self.effort.limit / 4 * 3, 0] };
         for &kept in rounds {
             let last = (self.left().saturating_sub(kept) / STEPS_EACH) as usize;
             let last = last.clamp(SHORTEST, LONGEST);
@@ -151,34 +165,86 @@ impl Way<'_> {
             if !self.is_over() && kept > 0 {
                 let most = self.left() / 3;
                 self.part.steps += exchange::improve(&mut self.state, &self.guide, most, self.budget);
-                let limit = (self.left(), self.seed);
+                let limit = (self.left(), self.effort.seed);
                 let searcher = Searcher::Lists(&mut join, WINDOW_LIST);
                 self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
             }
         }
     }
 
-    /// All groups depth first, as far as a part of the steps goes, exchanges, windows, and what is left for all groups again.
+    /// Exchanges from one start after the other, two at once, as long as there are steps for it: half of what the last two
+    /// took would lead nowhere.
+    fn by_dives(&mut self) {
+        let mut last = 0;
+        for first in (0..STARTS).step_by(2) {
+            if self.is_over() || self.left() < last / 2 {
+                break;
+            }
+            let before = self.part.steps;
+            let limit = self.left() / 2;
+            let walk = |number| self.walk(number, limit);
+            let ends = if self.effort.threads > 1 {
+                std::thread::scope(|scope| {
+                    let other = scope.spawn(|| walk(first + 1));
+                    [walk(first), other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))]
+                })
+            } else {
+                [walk(first), walk(first + 1)]
+            };
+            for (end, steps) in ends {
+                self.part.steps += steps;
+                if let Some(end) = end.filter(|end| end.value() > self.state.value()) {
+                    self.state = end;
+                }
+            }
+            last = self.part.steps - before;
+        }
+    }
+
+    /// Where exchanges lead from a start: the best end of a few dives; of the first, or from where it is, if that is better.
+    fn walk(&self, number: usize, limit: u64) -> (Option<State<'w>>, u64) {
+        let mut steps = 0;
+        let mut start = (number == 0).then(|| self.state.clone());
+        for dived in number * DIVES_EACH..(number + 1) * DIVES_EACH {
+            // At least as much as for dives is for exchanges.
+            if steps >= limit / 2 {
+                break;
+            }
+            if let Some(end) = dive(self.state.model, &self.guide, dived, &mut steps, self.budget)
+                && start.as_ref().is_none_or(|start| end.value() > start.value())
+            {
+                start = Some(end);
+            }
+        }
+        if let Some(start) = &mut start {
+            steps += exchange::improve(start, &self.guide, limit.saturating_sub(steps), self.budget);
+        }
+        (start, steps)
+    }
+
+    /// All groups depth first, as far as a part of the steps goes; dives, or where columns exclude each other or groups are few,
+    /// exchanges and windows; and what is left for all groups again.
     fn by_trees(&mut self) {
         let model = self.state.model;
         let (whole, all) = (model.groups() <= MOST_GROUPS, self.all());
         let mut search = Search::default();
         if whole {
             // Often that is all it takes.
-            let first = (self.limit / 8).min(self.left());
+            let first = (self.effort.limit / 8).min(self.left());
             let outcome = search.window(&mut self.state, &all, &self.guide, first, self.budget);
             self.learn(&outcome);
         }
         if self.is_over() {
             return;
         }
-        let local = if model.groups() <= FEW_GROUPS { self.left() / 2 } else { self.left() };
-        let exchanged = if model.is_dense() { local } else { local / 4 };
-        let first = exchange::improve(&mut self.state, &self.guide, exchanged, self.budget);
-        self.part.steps += first;
-        // Where most columns take of most of many rows, a window has hardly anything that exchanges have not.
-        if whole || !model.is_dense() {
-            let (searcher, limit) = (Searcher::Tree(&mut search), (local.saturating_sub(first), self.seed));
+        if model.accord.is_empty() && model.groups() > FEW_GROUPS {
+            self.by_dives();
+        } else {
+            let local = if model.groups() <= FEW_GROUPS { self.left() / 2 } else { self.left() };
+            let exchanged = if model.is_dense() { local } else { local / 4 };
+            let first = exchange::improve(&mut self.state, &self.guide, exchanged, self.budget);
+            self.part.steps += first;
+            let (searcher, limit) = (Searcher::Tree(&mut search), (local.saturating_sub(first), self.effort.seed));
             self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
         }
         if whole && self.left() > 0 {

@@ -25,6 +25,13 @@ const COLDEST_FOR_ALL: f64 = 0.02;
 const HOT: f64 = 0.01;
 const SAMPLE: usize = 250;
 
+/// Prices are not adjusted from less than this part of the highest, nor for the sake of shares that are smaller than this.
+const LEAST: f64 = 1e-4;
+const NEGLIGIBLE: f64 = 1e-4;
+
+/// How much of the work on its system is one step.
+const SYSTEM_AT_ONCE: u64 = 48;
+
 /// What came of it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dual {
@@ -71,34 +78,13 @@ pub(super) fn find(model: &Model, limit: u64, budget: &Budget) -> Dual {
     let mut prices = smooth.begin();
     let mut temperature = 0.5 * scale;
     let coldest = scale * (COLDEST_FOR_ALL / model.groups().max(1) as f64).clamp(COLDEST.0, COLDEST.1);
-    let mut moved = vec![0.0; rows];
-    let mut slope = vec![0.0; rows];
     smooth.stride = (model.groups() / SAMPLE).max(1);
     smooth.look(&prices, temperature);
     while smooth.best.steps < limit && !budget.is_over() {
-        slope.copy_from_slice(&smooth.slope);
-        if !smooth.direction(temperature, &prices) {
-            break;
-        }
-        let reach = |(price, step): (&f64, &f64)| if *step < 0.0 { -0.9 * price / step } else { f64::INFINITY };
-        let mut stride = prices.iter().zip(&smooth.step).map(reach).fold(1.0, f64::min);
-        let start: f64 = slope.iter().zip(&smooth.step).map(|(slope, step)| slope * step).sum();
-        // Back, where the slope along the way has turned round too far.
-        for _ in 0..6 {
-            for (at, moved) in moved.iter_mut().enumerate() {
-                *moved = prices[at] + stride * smooth.step[at];
-            }
-            smooth.look(&moved, temperature);
-            let end: f64 = smooth.slope.iter().zip(&smooth.step).map(|(slope, step)| slope * step).sum();
-            if end <= 0.5 * -start {
-                break;
-            }
-            stride *= (-start / (end - start)).clamp(0.1, 0.7);
-        }
-        prices.copy_from_slice(&moved);
+        let Some(descent) = smooth.descend(&mut prices, temperature) else { break };
         // While it is not as cold as it gets, a step that went all the way is good enough.
         let is_coldest = temperature <= coldest;
-        if -start < 0.3 * temperature * rows as f64 || (stride > 0.9 && !is_coldest) {
+        if descent.is_small || (descent.stride > 0.9 && !is_coldest) {
             if is_coldest {
                 break;
             }
@@ -114,4 +100,22 @@ pub(super) fn find(model: &Model, limit: u64, budget: &Budget) -> Dual {
         smooth.look(&prices, temperature);
     }
     smooth.best
+}
+
+/// Adjusts prices to a model that is much like the one that they are for, at a temperature and in so many rounds at most; the
+/// steps that it took.
+pub(super) fn adjust(model: &Model, prices: &mut [f64], temperature: f64, rounds: usize) -> u64 {
+    let mut smooth = Smooth::new(model, Dual { prices: prices.to_vec(), bound: f64::INFINITY, steps: 0 });
+    smooth.negligible = NEGLIGIBLE;
+    // What costs next to nothing would never come to cost anything.
+    let least = LEAST * prices.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    prices.iter_mut().for_each(|price| *price = price.max(least));
+    smooth.look(prices, temperature);
+    for _ in 0..rounds {
+        smooth.best.steps += smooth.system() / SYSTEM_AT_ONCE;
+        if smooth.descend(prices, temperature).is_none_or(|descent| descent.is_small) {
+            break;
+        }
+    }
+    smooth.best.steps
 }

@@ -20,6 +20,12 @@ pub(super) fn round<'m>(model: &'m Model, gains: &[f64], steps: &mut u64, budget
         let best = admitted.max_by(|&a, &b| gains[a].total_cmp(&gains[b]).then(b.cmp(&a)))?;
         state.put(group, best);
     }
+    mend(state, gains, steps, budget)
+}
+
+/// A choice of everybody's made to fit by the cheapest changes; `None`: that did not lead anywhere in time.
+pub(super) fn mend<'m>(mut state: State<'m>, gains: &[f64], steps: &mut u64, budget: &Budget) -> Option<State<'m>> {
+    let model = state.model;
     // What one change costs grows with the model, and a change takes away about one group's worth of overload.
     for _ in 0..model.groups() + 64 {
         if state.used.iter().zip(&model.capacity).all(|(used, capacity)| used <= capacity) {

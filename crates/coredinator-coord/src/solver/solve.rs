@@ -7,7 +7,7 @@ use coredinator_core::coordination::{Budget, Pick};
 use super::{
     components,
     model::{Model, NOTHING},
-    part::{self, Part},
+    part::{self, Effort, Part},
     scope::{Scope, Solution},
     start,
 };
@@ -20,13 +20,12 @@ const FEW_GROUPS: u64 = 60;
 const MOST_STEPS: u64 = 700_000;
 const POOL: u64 = 80_000;
 
-/// Where most columns take of most rows, no part is easy, and it may cost this at least; with many rows, it comes to rest
-/// sooner.
+/// Where most columns take of most rows, no part is easy, and it may cost this at least; with many rows, this.
 const DENSE: u64 = 3_000_000;
 const DENSE_PER_GROUP: u64 = 1_000;
-const DENSE_WITH_MANY_ROWS: u64 = 3_500_000;
+const DENSE_WITH_MANY_ROWS: u64 = 4_600_000;
 
-/// On how many threads components are solved; with no more groups than that, on one.
+/// On how many threads components are solved, or a single one is; with no more groups than that, on one.
 const THREADS: usize = 2;
 const ALONE: u64 = 64;
 
@@ -59,12 +58,15 @@ pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, bu
             }
         }
     };
+    let threads = if groups > ALONE { threads.max(1) } else { 1 };
+    let inside = if models.len() == 1 { threads } else { 1 };
     let work = |model: &Model| {
         let (model, start) = start::feasible(scope, model.clone(), budget);
-        let part = part::solve(&model, &start, limit(&model), scope.problem.seed(), budget);
+        let effort = Effort { limit: limit(&model), threads: inside, seed: scope.problem.seed() };
+        let part = part::solve(&model, &start, effort, budget);
         (model, part)
     };
-    let threads = if groups > ALONE { threads.clamp(1, models.len().max(1)) } else { 1 };
+    let threads = threads.min(models.len().max(1));
     let next = AtomicUsize::new(0);
     // Each component is solved for itself, so that it does not matter where, and when.
     let take = || -> Vec<(usize, (Model, Part))> {

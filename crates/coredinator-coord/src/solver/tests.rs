@@ -9,7 +9,9 @@ use coredinator_core::coordination::{
 use proptest::prelude::*;
 
 use super::{
-    Scope, Solution, exchange,
+    Scope, Solution,
+    dive::dive,
+    exchange,
     join::Join,
     model::Model,
     prices, repair,
@@ -245,9 +247,10 @@ fn islands() -> Problem {
 
 #[test]
 fn the_number_of_threads_does_not_matter() {
-    let problem = islands();
-    for steps in [None, Some(20_000)] {
-        let on = |threads| solve_on(threads, &Scope::whole(&problem), steps, &Budget::default());
+    // Of many parts each is solved on a thread; one that is whole on several, from several starts.
+    let (parts, whole) = (islands(), published_kind(5, (510, 3, 25)));
+    for (problem, steps) in [(&parts, None), (&parts, Some(20_000)), (&whole, Some(600_000))] {
+        let on = |threads| solve_on(threads, &Scope::whole(problem), steps, &Budget::default());
         let alone = on(1);
         for threads in [2, 3, 7, 64] {
             let together = on(threads);
@@ -382,6 +385,29 @@ fn where_exchanges_end_no_two_changes_are_better() {
         better += usize::from(state.value() > best_of_two_changes(&start) + 1e-6);
     }
     assert!(better > 2, "{better} of 12 came further than two changes lead");
+}
+
+#[test]
+fn dives_end_where_all_fits_and_mostly_above_what_rounding_finds() {
+    let (budget, mut better) = (Budget::default(), 0);
+    for seed in 0..10 {
+        let problem = kind(seed, (150, 4, 26), 2.5);
+        let model = Model::of(&Scope::whole(&problem));
+        let dual = prices::find(&model, 400_000, &budget);
+        let gains = repair::gains(&model, &dual.prices);
+        let guide = Guide { prices: &dual.prices, gains: &gains, quantum: 0.0 };
+        let Some(mut rounded) = repair::round(&model, &gains, &mut 0, &budget) else { continue };
+        repair::fill(&mut rounded, &gains, &mut 0);
+        let ends: Vec<State<'_>> = (0..8).filter_map(|number| dive(&model, &guide, number, &mut 0, &budget)).collect();
+        assert!(ends.iter().all(State::is_feasible), "seed {seed}");
+        let worth = ends.iter().map(State::value).fold(0.0, f64::max);
+        assert!(worth <= dual.bound * (1.0 + 1e-9), "seed {seed}: {worth} of at most {}", dual.bound);
+        better += usize::from(worth > rounded.value());
+        let given_up = Budget::default();
+        given_up.end();
+        assert!(dive(&model, &guide, 0, &mut 0, &given_up).is_none());
+    }
+    assert!(better > 6, "{better} of 10 problems");
 }
 
 #[test]

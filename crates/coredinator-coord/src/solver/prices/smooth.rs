@@ -12,8 +12,10 @@ const COLD: f64 = 24.0;
 /// Where a price has changed by more than this part of it, all columns are looked at again.
 const FAR: f64 = 0.1;
 
-/// Nor do shares below this for the second derivatives.
+/// Shares below this do not count for the second derivatives unless something else is said; nor do groups in which no share
+/// is this many times as far from nothing and from all.
 const NO_SHARE: f64 = 1e-7;
+const MIXED: f64 = 10.0;
 
 /// The smoothed dual, with what is known at the prices last looked at.
 pub(super) struct Smooth<'m> {
@@ -24,12 +26,16 @@ pub(super) struct Smooth<'m> {
     pub(super) spread: f64,
     /// One of so many groups is looked at, and stands for the others.
     pub(super) stride: usize,
+    /// Smaller shares do not count for the second derivatives.
+    pub(super) negligible: f64,
     /// Its gradient, and its second derivatives: the lower half of a square of rows, or only their diagonal.
-    pub(super) slope: Vec<f64>,
+    slope: Vec<f64>,
     bend: Vec<f64>,
     square: bool,
-    /// Newton's step.
-    pub(super) step: Vec<f64>,
+    /// Newton's step, the gradient before it, and where it leads.
+    step: Vec<f64>,
+    before: Vec<f64>,
+    moved: Vec<f64>,
     /// Of each column, how far it was behind its group's best when all were looked at last, less what it may have caught up
     /// by for each part by which prices have changed since.
     behind: Vec<Behind>,
@@ -41,6 +47,15 @@ pub(super) struct Smooth<'m> {
     mean: Vec<f64>,
     apart: Vec<f64>,
     touched: Vec<u32>,
+}
+
+/// A step that was taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descent {
+    /// Whether there was little left to win at this temperature.
+    pub(super) is_small: bool,
+    /// Which part of it.
+    pub(super) stride: f64,
 }
 
 /// How far a column is behind the best of its group.
@@ -55,21 +70,18 @@ impl<'m> Smooth<'m> {
     pub(super) fn new(model: &'m Model, best: Dual) -> Self {
         let rows = model.rows();
         let square = rows <= MOST_ROWS;
-        let spread = |group: usize| {
-            let values = &model.value[model.columns(group)];
-            values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
-                - values.iter().copied().fold(f64::INFINITY, f64::min)
-        };
-        let spread: f64 = (0..model.groups()).map(spread).sum::<f64>() / model.groups().max(1) as f64;
         Self {
             model,
             best,
-            spread: spread.max(1e-12),
+            spread: model.spread(),
             stride: 1,
+            negligible: NO_SHARE,
             slope: vec![0.0; rows],
             bend: vec![0.0; if square { rows * rows } else { rows }],
             square,
             step: vec![0.0; rows],
+            before: vec![0.0; rows],
+            moved: vec![0.0; rows],
             behind: Vec::new(),
             since: Vec::new(),
             looked: 0,
@@ -164,9 +176,10 @@ impl<'m> Smooth<'m> {
         }
         self.touched.clear();
         let mut mixed = false;
+        let clear = MIXED * self.negligible;
         for (share, column) in self.shares.iter_mut().zip(columns.clone()) {
             *share /= sum;
-            mixed |= *share > 1e-6 && *share < 1.0 - 1e-6;
+            mixed |= *share > clear && *share < 1.0 - clear;
             if *share > 0.0 {
                 for at in model.entries(column) {
                     let row = model.row[at] as usize;
@@ -193,7 +206,7 @@ impl<'m> Smooth<'m> {
     fn add_bend(&mut self, columns: std::ops::Range<usize>, temperature: f64) {
         let (model, rows) = (self.model, self.model.rows());
         let all = self.touched.len() == rows && self.touched.is_sorted();
-        for (&share, column) in self.shares.iter().zip(columns).filter(|(share, _)| **share > NO_SHARE) {
+        for (&share, column) in self.shares.iter().zip(columns).filter(|(share, _)| **share > self.negligible) {
             let weight = share / temperature;
             for &row in &self.touched {
                 self.apart[row as usize] = -self.mean[row as usize];
@@ -223,8 +236,40 @@ impl<'m> Smooth<'m> {
         }
     }
 
+    /// Takes a step of Newton's from the prices last looked at; `None` where there is none.
+    pub(super) fn descend(&mut self, prices: &mut [f64], temperature: f64) -> Option<Descent> {
+        self.before.copy_from_slice(&self.slope);
+        if !self.direction(temperature, prices) {
+            return None;
+        }
+        let reach = |(price, step): (&f64, &f64)| if *step < 0.0 { -0.9 * price / step } else { f64::INFINITY };
+        let mut stride = prices.iter().zip(&self.step).map(reach).fold(1.0, f64::min);
+        let start: f64 = self.before.iter().zip(&self.step).map(|(slope, step)| slope * step).sum();
+        let mut moved = std::mem::take(&mut self.moved);
+        // Back, where the slope along the way has turned round too far.
+        for _ in 0..6 {
+            for (at, moved) in moved.iter_mut().enumerate() {
+                *moved = prices[at] + stride * self.step[at];
+            }
+            self.look(&moved, temperature);
+            let end: f64 = self.slope.iter().zip(&self.step).map(|(slope, step)| slope * step).sum();
+            if end <= 0.5 * -start {
+                break;
+            }
+            stride *= (-start / (end - start)).clamp(0.1, 0.7);
+        }
+        prices.copy_from_slice(&moved);
+        self.moved = moved;
+        Some(Descent { is_small: -start < 0.3 * temperature * prices.len() as f64, stride })
+    }
+
+    /// How much work its system is.
+    pub(super) fn system(&self) -> u64 {
+        (self.slope.len() as u64).pow(if self.square { 3 } else { 1 })
+    }
+
     /// Newton's step from the prices last looked at; whether there is one.
-    pub(super) fn direction(&mut self, temperature: f64, prices: &[f64]) -> bool {
+    fn direction(&mut self, temperature: f64, prices: &[f64]) -> bool {
         let rows = self.slope.len();
         for (step, slope) in self.step.iter_mut().zip(&self.slope) {
             *step = -slope;

@@ -20,10 +20,10 @@ const FEW_GROUPS: u64 = 60;
 const MOST_STEPS: u64 = 700_000;
 const POOL: u64 = 80_000;
 
-/// Where most columns take of most rows, no part is easy, and it may cost this at least; with many rows, this.
-const DENSE: u64 = 3_000_000;
-const DENSE_PER_GROUP: u64 = 1_000;
-const DENSE_WITH_MANY_ROWS: u64 = 4_600_000;
+/// Where most columns take of most rows, no part is easy, and it may cost this and so much for each group at least; with many
+/// rows, that.
+const DENSE: (u64, u64) = (3_000_000, 1_000);
+const DENSE_WITH_MANY_ROWS: (u64, u64) = (4_100_000, 500);
 
 /// On how many threads components are solved, or a single one is; with no more groups than that, on one.
 const THREADS: usize = 2;
@@ -49,11 +49,12 @@ pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, bu
             Some(steps) => share(steps, own, groups),
             None => {
                 let each = if own <= FEW_GROUPS { STEPS_PER_GROUP_OF_FEW } else { STEPS_PER_GROUP };
-                let pool = match part.is_dense() {
-                    false => POOL,
+                let (pool, per_group) = match part.is_dense() {
+                    false => (POOL, 0),
                     true if part.rows() > part::MANY_ROWS => DENSE_WITH_MANY_ROWS,
-                    true => DENSE + groups * DENSE_PER_GROUP,
+                    true => DENSE,
                 };
+                let pool = pool + groups * per_group;
                 (own * each).min(MOST_STEPS).max(share(pool, own, groups))
             }
         }

@@ -2,21 +2,20 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use coredinator_coord::{CoordError, Coordinator, CoordinatorOptions, Strategies, transport::HttpTransport};
+use coredinator_coord::{Coordinator, CoordinatorOptions, Strategies, transport::HttpTransport};
 use coredinator_core::{
     Batch, FieldError, HealthProbe, Key, Precondition, Runtime, RuntimeError, RuntimeName, Scope, SharedClock, Store,
     StoreError, SystemClock, Timestamp, coordination::CoordinationStrategy,
 };
 use coredinator_registry::{
-    ConfigOutcome, ConfigValidation, DataDir, DataDirError, Registry, RegistryError, RegistryOptions,
+    ConfigOutcome, ConfigValidation, DataDir, Registry, RegistryOptions,
     health::{ProbeRegistry, ProbedRuntimes},
-    leadership::{JoinError, Leadership, LeadershipOptions},
+    leadership::{Leadership, LeadershipOptions},
     store::MeasuredStore,
 };
 #[cfg(feature = "docker")]
@@ -30,6 +29,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    StartError,
     api::{self, ApiOptions, ApiState, Readiness, ServeOptions, ServerInfo},
     beginning::Beginning,
     config::Config,
@@ -44,47 +44,6 @@ use crate::{
 const CHECK_CONCURRENCY: usize = 4096;
 /// How long requests under way may take once everything else has ended.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// Why coredinator could not start. Nothing has been started then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The data directory cannot be had.
-    #[error("cannot use the data directory")]
-    DataDir(#[from] DataDirError),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// What was to be listened on.
-        address: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The database is none that this build can use.
-    #[error(
-        "database URL with scheme {scheme:?} is not supported (use {}sqlite:PATH, memory:, or none for the data directory)",
-        if cfg!(feature = "postgres") { "postgresql://…, " } else { "" }
-    )]
-    Database {
-        /// What the URL starts with.
-        scheme: String,
-    },
-    /// The store cannot be opened or read.
-    #[error("cannot open the store")]
-    Store(#[from] StoreError),
-    /// It cannot join the replicas on the store.
-    #[error("cannot join the replicas of coredinator on this store")]
-    Join(#[from] JoinError),
-    /// A runtime cannot be set up.
-    #[error("cannot set up a runtime")]
-    Runtime(#[from] RuntimeError),
-    /// A strategy of the configuration cannot be made.
-    #[error("cannot set up coordination")]
-    Coordinate(#[from] CoordError),
-    /// What the configuration declares is refused.
-    #[error("cannot declare the configured services")]
-    Declare(#[from] RegistryError),
-}
 
 /// A coredinator in the making. Runtimes, probes and a store of one's own are given here.
 ///

@@ -12,6 +12,7 @@ pub mod cli;
 mod compose;
 pub mod config;
 pub mod coordination;
+mod error;
 pub mod logging;
 mod metrics;
 mod node;
@@ -20,7 +21,8 @@ mod serve;
 mod store;
 pub mod validator;
 
-pub use compose::{Coredinator, Identity, Running, StartError};
+pub use compose::{Coredinator, Identity, Running};
 pub use coredinator_registry::{ConfigValidation, OnUnreachable};
 pub use coredinator_supervisor::Shutdown;
+pub use error::StartError;
 pub use serve::{ServeError, serve, server};

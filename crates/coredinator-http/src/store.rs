@@ -14,7 +14,7 @@ use coredinator_registry::{
 };
 
 use crate::{
-    compose::StartError,
+    StartError,
     config::{Config, DatabaseUrl},
 };
 

@@ -2,9 +2,14 @@
 
 #![cfg(feature = "postgres")]
 
+use std::time::Duration;
+
 use coredinator_core::conformance::store::{self, Subject};
 use coredinator_registry::store::{PostgresOptions, PostgresStore};
 use coredinator_test_postgres::Cluster;
+
+/// Nothing here takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the suite, each case in a schema of its own.
 async fn conforms(change: impl Fn(PostgresOptions) -> PostgresOptions) {
@@ -13,7 +18,9 @@ async fn conforms(change: impl Fn(PostgresOptions) -> PostgresOptions) {
     let next = std::sync::atomic::AtomicU32::new(0);
     store::run(|| async {
         let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let options = change(PostgresOptions::new(&format!("{url}?schema=case_{number}")).unwrap());
+        // The suite is not about time: a machine that stands still for seconds is no fault of the store.
+        let options = PostgresOptions::new(&format!("{url}?schema=case_{number}")).unwrap();
+        let options = change(options.statement_timeout(PATIENCE));
         let again = options.clone();
         Subject::new(PostgresStore::open_with(options).await.unwrap()).reopened_by(move || {
             let options = again.clone();

@@ -36,7 +36,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::processes::{self, Process};
+use crate::{
+    described::assert_described,
+    processes::{self, Process},
+};
 
 /// An upper bound for a loaded machine, never waited for in full.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -328,14 +331,17 @@ impl Site {
     pub(crate) async fn ask(&self, at: usize, method: Method, path: &str, body: Option<Value>) -> Option<(u16, Value)> {
         let replica = &self.replicas[at];
         replica.child.as_ref()?;
-        let request = self.client.request(method, format!("http://127.0.0.1:{}{path}", replica.port));
+        let request = self.client.request(method.clone(), format!("http://127.0.0.1:{}{path}", replica.port));
         let request = match body {
             Some(body) => request.json(&body),
             None => request,
         };
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.to_owned();
         let text = response.text().await.ok()?;
+        assert_described(method.as_str(), path, status, &kind, text.as_bytes());
         Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 

@@ -65,15 +65,15 @@ pub(super) struct Effort {
     pub(super) seed: u64,
 }
 
-/// Solves a component, from a choice that fits.
-pub(super) fn solve(model: &Model, start: &[u32], effort: Effort, budget: &Budget) -> Part {
+/// Solves a component, from a choice that fits, with the tables that the last one was solved with.
+pub(super) fn solve(model: &Model, start: &[u32], join: &mut Join, effort: Effort, budget: &Budget) -> Part {
     let dual = prices::find(model, effort.limit / 2, budget);
     let mut steps = dual.steps;
     let gains = gains(model, &dual.prices);
     let state = begin(model, start, &gains, &mut steps, budget);
     let part = Part { choice: Vec::new(), bound: dual.bound, proven: false, prices: dual.prices.clone(), steps };
     let guide = Guide { prices: &dual.prices, gains: &gains, quantum: quantum(model) };
-    let mut way = Way { part, state, guide, effort, budget };
+    let mut way = Way { part, state, guide, join, effort, budget };
     if !way.is_closed() {
         if model.accord.is_empty() && (model.rows() <= MANY_ROWS || !model.is_dense()) {
             way.by_lists();
@@ -103,6 +103,7 @@ struct Way<'w> {
     part: Part,
     state: State<'w>,
     guide: Guide<'w>,
+    join: &'w mut Join,
     effort: Effort,
     budget: &'w Budget,
 }
@@ -142,7 +143,6 @@ impl<'w> Way<'w> {
     /// Longer and longer lists of all groups; or exchanges and windows between two rounds of those.
     fn by_lists(&mut self) {
         let (model, all) = (self.state.model, self.all());
-        let mut join = Join::default();
         // Where rows or groups are few, nothing is better than long lists.
         let few = model.groups() <= FEW_GROUPS || model.rows() <= LANED_ROWS;
         let rounds: &[u64] = if few { &[0] } else { &[self.effort.limit / 4 * 3, 0] };
@@ -155,7 +155,7 @@ impl<'w> Way<'w> {
             }
             while !self.is_over() && size <= last && self.left() > kept {
                 let effort = (size, self.left());
-                let outcome = join.window(&mut self.state, &all, &self.guide, effort, self.budget);
+                let outcome = self.join.window(&mut self.state, &all, &self.guide, effort, self.budget);
                 self.learn(&outcome);
                 if outcome.complete {
                     return;
@@ -166,7 +166,7 @@ impl<'w> Way<'w> {
                 let most = self.left() / 3;
                 self.part.steps += exchange::improve(&mut self.state, &self.guide, most, self.budget);
                 let limit = (self.left(), self.effort.seed);
-                let searcher = Searcher::Lists(&mut join, WINDOW_LIST);
+                let searcher = Searcher::Lists(self.join, WINDOW_LIST);
                 self.part.steps += local::improve(&mut self.state, searcher, &self.guide, limit, self.budget);
             }
         }

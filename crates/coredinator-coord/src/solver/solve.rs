@@ -6,6 +6,7 @@ use coredinator_core::coordination::{Budget, Pick};
 
 use super::{
     components,
+    join::Join,
     model::{Model, NOTHING},
     part::{self, Effort, Part},
     scope::{Scope, Solution},
@@ -14,7 +15,7 @@ use super::{
 
 /// How many looks at columns a component may cost where nobody says: so many for each group (fewer where there are few
 /// groups), up to so many, or its share of a pool, if that is more.
-const STEPS_PER_GROUP: u64 = 1_500;
+const STEPS_PER_GROUP: u64 = 1_200;
 const STEPS_PER_GROUP_OF_FEW: u64 = 600;
 const FEW_GROUPS: u64 = 60;
 const MOST_STEPS: u64 = 700_000;
@@ -61,19 +62,20 @@ pub(super) fn solve_on(threads: usize, scope: &Scope<'_>, steps: Option<u64>, bu
     };
     let threads = if groups > ALONE { threads.max(1) } else { 1 };
     let inside = if models.len() == 1 { threads } else { 1 };
-    let work = |model: &Model| {
+    let work = |model: &Model, join: &mut Join| {
         let (model, start) = start::feasible(scope, model.clone(), budget);
         let effort = Effort { limit: limit(&model), threads: inside, seed: scope.problem.seed() };
-        let part = part::solve(&model, &start, effort, budget);
+        let part = part::solve(&model, &start, join, effort, budget);
         (model, part)
     };
     let threads = threads.min(models.len().max(1));
     let next = AtomicUsize::new(0);
     // Each component is solved for itself, so that it does not matter where, and when.
     let take = || -> Vec<(usize, (Model, Part))> {
+        let mut join = Join::default();
         std::iter::from_fn(|| {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            models.get(at).map(|model| (at, work(model)))
+            models.get(at).map(|model| (at, work(model, &mut join)))
         })
         .collect()
     };

@@ -66,7 +66,7 @@ pub(crate) fn problem(row: &Row, seed: u64) -> Problem {
         let wish = match row.kind {
             Kind::Unrelated => None,
             Kind::Graded => {
-                Some((1.0 + 9.0 * chance.f64(), touched.iter().map(|_| 10.0 * chance.f64()).collect::<Vec<_>>()))
+                Some((1.0 + 9.0 * chance.f64(), touched.iter().map(|_| 1.0 + 9.0 * chance.f64()).collect::<Vec<_>>()))
             }
         };
         for degree in 1..=degrees {
@@ -78,8 +78,8 @@ pub(crate) fn problem(row: &Row, seed: u64) -> Problem {
                 }
                 Some((worth, whole)) => {
                     let share = degree as f64 / degrees as f64;
-                    let amounts = whole.iter().map(|amount| share * amount * (0.5 + chance.f64()));
-                    (worth * share.sqrt(), amounts.collect())
+                    let amounts = whole.iter().map(|amount| share * amount * (0.75 + 0.5 * chance.f64()));
+                    (worth * share.powf(0.6), amounts.collect())
                 }
             };
             most.iter_mut().zip(&amounts).for_each(|(most, amount)| *most = most.max(*amount));

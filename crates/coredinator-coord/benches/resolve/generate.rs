@@ -22,7 +22,8 @@ pub(crate) struct Row {
 enum Kind {
     /// Not at all but for this: the more an option demands, the more it is worth, by and large.
     Unrelated,
-    /// They are degrees of one wish, with about as much of everything, and each further degree is worth less.
+    /// They are degrees of one wish, with the same share of everything but for a quarter of it, and each further degree is
+    /// worth less.
     Graded,
 }
 

@@ -56,7 +56,8 @@ pub(crate) async fn run(
         error = output.drain(&reader) => Err(error),
     };
     let status = status.map_err(failed)?;
-    output.take(&reader);
+    // Its end may be known here before what it wrote is: asked of the kernel itself, all of that is there.
+    output.take(|chunk| Ok(rustix::io::read(&reader, chunk)?));
     Ok(ExecOutcome { code: status.code(), output: output.kept })
 }
 
@@ -132,19 +133,19 @@ impl Output {
             if let Err(error) = reader.readable().await {
                 return error;
             }
-            if !self.take(reader) {
+            if !self.take(|chunk| reader.try_read(chunk)) {
                 // All writers are gone; the command itself may live on.
                 return std::future::pending().await;
             }
         }
     }
 
-    /// Takes what is there. Whether more may come.
-    fn take(&mut self, reader: &pipe::Receiver) -> bool {
+    /// Takes what is there, by a call that does not wait. Whether more may come.
+    fn take(&mut self, read: impl Fn(&mut [u8]) -> io::Result<usize>) -> bool {
         let mut chunk = [0; 4096];
         // A writer that never pauses must not keep us here.
         for _ in 0..LOOKS {
-            match reader.try_read(&mut chunk) {
+            match read(&mut chunk) {
                 Ok(0) => return false,
                 Ok(n) => {
                     let room = self.room.saturating_sub(self.kept.len());

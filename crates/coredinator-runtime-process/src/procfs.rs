@@ -1,6 +1,11 @@
 //! What `/proc` tells of processes.
 
-use std::{collections::HashMap, fs, io, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Read},
+    time::Duration,
+};
 
 use rustix::process::Pid;
 
@@ -15,9 +20,9 @@ pub(crate) struct Stat {
     pub(crate) session: i32,
     /// When it started, in clock ticks since boot: with the pid and the boot id, the identity of a process.
     pub(crate) start_time: u64,
-    /// Where its environment ends in its memory; 0 while it has none yet, in kernel threads and zombies, and in processes of
-    /// other users.
-    environment_end: u64,
+    /// Where its program begins in its memory; 0 until that is loaded with all that it is given, and in kernel threads and
+    /// zombies; 1 in processes of other users.
+    program: u64,
     /// How it ended, as `waitpid` words it; meaningful in a zombie, and 0 where the kernel does not show it.
     pub(crate) exit_code: i32,
 }
@@ -28,9 +33,14 @@ impl Stat {
         !matches!(self.state, 'Z' | 'X' | 'x')
     }
 
+    /// Whether it has a program, or is about to: kernel threads and zombies have none.
+    fn has_program(&self) -> bool {
+        self.session != 0 && self.is_alive()
+    }
+
     /// Whether it is between giving up one program and having loaded the next.
     fn is_loading(&self) -> bool {
-        self.environment_end == 0 && self.session != 0 && self.is_alive()
+        self.program == 0 && self.has_program()
     }
 
     /// Parses one line. The second field, the program's name in parentheses, may hold anything, spaces and parentheses too:
@@ -45,7 +55,7 @@ impl Stat {
             parent: field(4)?.parse().ok()?,
             session: field(6)?.parse().ok()?,
             start_time: field(22)?.parse().ok()?,
-            environment_end: field(51).and_then(|text| text.parse().ok()).unwrap_or(0),
+            program: field(26).and_then(|text| text.parse().ok()).unwrap_or(0),
             exit_code: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
         })
     }
@@ -81,29 +91,46 @@ pub(crate) fn tags(pid: Pid) -> io::Result<Option<Tags>> {
 /// The variables with which a process was started, each ended by a zero: `None` if it is gone or another user's.
 ///
 /// While a process loads a program it has no environment at all for a moment (whoever started it goes on before that is
-/// over), which would make an instance look like nobody's: then this waits, on a thread that may block.
+/// over), which would make an instance look like nobody's: then this waits, on a thread that may block. Only if the same
+/// program was there before and after is it true that there is nothing.
 ///
 /// # Errors
 /// As [`if_there`] says.
 pub(crate) fn environ(pid: Pid) -> io::Result<Option<Vec<u8>>> {
+    let mut before = None;
     for _ in 0..LOADING_LOOKS {
-        let Some(environ) = if_there(fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())))? else {
-            return Ok(None);
-        };
-        if environ.is_empty() {
-            match stat(pid)? {
-                None => return Ok(None),
-                Some(stat) if stat.is_loading() => {
-                    std::thread::park_timeout(Duration::from_millis(1));
-                    continue;
-                }
-                Some(_) => {}
-            }
+        let Some(environ) = if_there(read_environ(pid))? else { return Ok(None) };
+        if !environ.is_empty() {
+            return Ok(Some(environ));
         }
-        return Ok(Some(environ));
+        let Some(stat) = stat(pid)? else { return Ok(None) };
+        if stat.is_loading() {
+            before = None;
+            std::thread::park_timeout(Duration::from_millis(1));
+        } else if !stat.has_program() || before == Some(stat.program) {
+            break;
+        } else {
+            before = Some(stat.program);
+        }
     }
     Ok(Some(Vec::new()))
 }
+
+/// Reads what there is in one call. From a process that goes on to load another program, a second call would get nothing,
+/// as if the first had got all.
+fn read_environ(pid: Pid) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(format!("/proc/{}/environ", pid.as_raw_nonzero()))?;
+    let mut environ = vec![0; ENVIRON_AT_ONCE];
+    let read = file.read(&mut environ)?;
+    environ.truncate(read);
+    if read == ENVIRON_AT_ONCE {
+        file.read_to_end(&mut environ)?;
+    }
+    Ok(environ)
+}
+
+/// More than nearly all environments take.
+const ENVIRON_AT_ONCE: usize = 64 * 1024;
 
 /// How many milliseconds loading a program may take before its process counts as one without environment.
 const LOADING_LOOKS: u32 = 1000;
@@ -202,16 +229,38 @@ mod tests {
         assert_eq!((tags.get(Tags::OWNER), tags.get(Tags::PORT), tags.get("X")), (Some("a"), Some(""), None));
     }
 
+    #[test]
+    fn a_process_is_known_while_it_loads_one_program_after_another() {
+        let script = "n=$((N - 1)); [ $n = 0 ] || N=$n exec sh -c \"$0\" \"$0\"";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script, script])
+            .env(Tags::OWNER, "loader")
+            .env("N", "300")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        // Not waited for meanwhile, so that the number is nobody else's.
+        while stat(pid).unwrap().unwrap().is_alive() {
+            let tags = tags(pid).unwrap();
+            if tags.as_ref().and_then(|tags| tags.get(Tags::OWNER)) != Some("loader") {
+                // It has given back its memory, and is about to be gone.
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!stat(pid).unwrap().unwrap().is_alive(), "{tags:?}");
+            }
+        }
+        assert!(child.wait().unwrap().success());
+    }
+
     proptest! {
         #[test]
         fn names_cannot_confuse_stat(name in "[ -~]{0,15}", session in 1i32.., start: u64, code: i32) {
             let line = format!(
-                "7 ({name}) Z 1 6 {session} 0 -1 0 0 0 0 0 0 0 0 0 0 0 0 0 {start} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
-                 0 0 0 5 {code}\n"
+                "7 ({name}) Z 1 6 {session} 0 -1 0 0 0 0 0 0 0 0 0 0 0 0 0 {start} 0 0 0 5 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
+                 0 0 0 0 {code}\n"
             );
             let stat = Stat::parse(&line);
             let read = Stat {
-                state: 'Z', parent: 1, session, start_time: start, environment_end: 5, exit_code: code
+                state: 'Z', parent: 1, session, start_time: start, program: 5, exit_code: code
             };
             prop_assert_eq!(stat, Some(read));
         }

@@ -19,6 +19,6 @@ pub use outbound::post_json;
 pub use registry::{
     Command, ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision,
     ConfigSource, ConfigValidation, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, OnUnreachable,
-    Placed, PlanAction, PlanEffect, Registry, RegistryError, RegistryOptions, Schemas, SectionPlan, ServicePlan,
-    ServiceView, Was,
+    Placed, PlanAction, PlanEffect, Recording, Registry, RegistryError, RegistryOptions, Schemas, SectionPlan,
+    ServicePlan, ServiceView, Was,
 };

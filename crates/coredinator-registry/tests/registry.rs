@@ -1,6 +1,7 @@
 //! The registry over a store in memory: what declarations, commands and a failing store come to.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -16,7 +17,7 @@ use coredinator_core::{
 };
 use coredinator_registry::{
     Command, ConfigDocument, ConfigEdit, ConfigOutcome, ConfigSource, Declared, EventItem, NewEvent, PlanAction,
-    Registry, RegistryError, RegistryOptions, ServiceView, health::ProbeRegistry, store::MemoryStore,
+    Recording, Registry, RegistryError, RegistryOptions, ServiceView, health::ProbeRegistry, store::MemoryStore,
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -169,7 +170,8 @@ fn running(service: &str, replica: u32) -> InstanceRecord {
 async fn store_instance(registry: &Registry, record: InstanceRecord) {
     let mut index = registry.index();
     let (service, replica) = (record.service.clone(), record.replica);
-    registry.record(&service, &[record], &[], None, vec![], None).await.unwrap();
+    let recording = Recording { instances: vec![record], ..Recording::default() };
+    registry.record(&service, recording, None).await.unwrap();
     let seen = || registry.service(service.as_str()).unwrap().instances.iter().any(|i| i.record.replica == replica);
     while !seen() {
         index.changed().await.unwrap();
@@ -316,6 +318,35 @@ async fn stops_by_hand_outlive_coredinator_unless_the_policy_is_always() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_replica_only_who_knows_its_record_writes() {
+    let registry = open(&Brittle::default()).await;
+    declare(&registry, managed("a")).await.unwrap();
+    let name = ServiceName::new("a").unwrap();
+    let first = InstanceRecord { state: InstanceState::Starting, ..running("a", 0) };
+    store_instance(&registry, first).await;
+    let known = registry.service("a").unwrap().written.as_ref().clone();
+    assert_eq!(known.len(), 1);
+    let recording = |gone: &[u32], written: &BTreeMap<u32, Revision>| Recording {
+        instances: if gone.is_empty() { vec![running("a", 0)] } else { vec![] },
+        gone: gone.to_vec(),
+        written: Some(written.clone()),
+        ..Recording::default()
+    };
+    let revision = registry.record(&name, recording(&[], &known), None).await.unwrap();
+    for gone in [&[][..], &[0]] {
+        for old in [&known, &BTreeMap::new()] {
+            let refused = registry.record(&name, recording(gone, old), None).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
+        }
+    }
+    registry.seen(revision).await;
+    let view = registry.service("a").unwrap();
+    assert_eq!((view.written.get(&0), view.instances[0].record.state), (Some(&revision), InstanceState::Running));
+    registry.record(&name, recording(&[0], &view.written), None).await.unwrap();
+    assert_eq!(registry.recorded(&name, 0).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_come_in_order_and_keep_their_numbers_over_a_restart() {
     let store = Brittle::default();
     let registry = open(&store).await;
@@ -323,7 +354,8 @@ async fn events_come_in_order_and_keep_their_numbers_over_a_restart() {
     declare(&registry, managed("a")).await.unwrap();
     let name = ServiceName::new("a").unwrap();
     let two = ["One", "Two"].map(|code| NewEvent::normal(&name, code, "happened"));
-    registry.record(&name, &[], &[], None, two.into(), None).await.unwrap();
+    let recording = Recording { events: two.into(), ..Recording::default() };
+    registry.record(&name, recording, None).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 3 {
         let EventItem::Event(event) = cursor.next().await else { panic!("reset") };

@@ -116,17 +116,18 @@ pub(crate) fn environ(pid: Pid) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
 }
 
-/// Reads what there is in one call. From a process that goes on to load another program, a second call would get nothing,
-/// as if the first had got all.
+/// Reads what there is in one call, if it is not very much. From a process that goes on to load another program, a second call
+/// would get nothing, as if the first had got all.
 fn read_environ(pid: Pid) -> io::Result<Vec<u8>> {
     let mut file = fs::File::open(format!("/proc/{}/environ", pid.as_raw_nonzero()))?;
-    let mut environ = vec![0; ENVIRON_AT_ONCE];
-    let read = file.read(&mut environ)?;
-    environ.truncate(read);
-    if read == ENVIRON_AT_ONCE {
-        file.read_to_end(&mut environ)?;
+    let (mut environ, mut chunk) = (Vec::new(), vec![0; ENVIRON_AT_ONCE]);
+    loop {
+        let read = file.read(&mut chunk)?;
+        environ.extend_from_slice(&chunk[..read]);
+        if read < ENVIRON_AT_ONCE {
+            return Ok(environ);
+        }
     }
-    Ok(environ)
 }
 
 /// More than nearly all environments take.
@@ -244,8 +245,11 @@ mod tests {
             let tags = tags(pid).unwrap();
             if tags.as_ref().and_then(|tags| tags.get(Tags::OWNER)) != Some("loader") {
                 // It has given back its memory, and is about to be gone.
-                std::thread::sleep(Duration::from_millis(50));
-                assert!(!stat(pid).unwrap().unwrap().is_alive(), "{tags:?}");
+                let gone = (0..50).any(|_| {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                    !stat(pid).unwrap().unwrap().is_alive()
+                });
+                assert!(gone, "{tags:?}");
             }
         }
         assert!(child.wait().unwrap().success());

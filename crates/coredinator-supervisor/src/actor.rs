@@ -11,10 +11,11 @@ use std::{
 };
 
 use coredinator_core::{
-    ConfigRollout, InstanceId, InstanceRecord, Observation, Reason, ServiceName, Started, StoreError, Timestamp,
+    ConfigRollout, InstanceId, InstanceRecord, Observation, Reason, Revision, ServiceName, Started, StoreError,
+    Timestamp,
 };
 use coredinator_registry::{
-    NewEvent, RegistryError, ServiceView,
+    NewEvent, Recording, RegistryError, ServiceView,
     leadership::{Duty, Grant, Post, Tenure},
 };
 use futures_util::FutureExt;
@@ -74,7 +75,7 @@ pub(crate) enum Input {
     },
     /// A write ended.
     Written {
-        result: Result<(), StoreError>,
+        result: Result<Revision, StoreError>,
         written: Writing,
     },
 }
@@ -88,6 +89,8 @@ pub(crate) enum Ended {
     Deposed,
     /// This replica looks after the service by another post now; what lives is left as it is.
     Reseated,
+    /// Somebody else has written of its replicas: what it knew of them is old.
+    Overtaken,
 }
 
 /// What others hold of an actor.
@@ -130,11 +133,17 @@ pub(crate) struct Actor {
     /// When to decide about it again if nothing else happens.
     config_due: Option<Instant>,
     outbox: Outbox,
+    /// By which write the record of each replica stands in the store.
+    stored: BTreeMap<u32, Revision>,
+    /// Its last write.
+    last: Revision,
 }
 
 /// What an actor begins with: the replicas that the store knows, and those of them that run.
 pub(crate) struct Beginning {
     pub(crate) records: Vec<InstanceRecord>,
+    /// By which write each of them stands in the store.
+    pub(crate) stored: BTreeMap<u32, Revision>,
     pub(crate) running: BTreeMap<u32, Started>,
     pub(crate) mode: Mode,
     pub(crate) duty: Duty,
@@ -171,6 +180,8 @@ impl Actor {
             rollout,
             config_due: None,
             outbox: Outbox::default(),
+            stored: beginning.stored,
+            last: Revision::ZERO,
             name,
             context,
         };
@@ -198,6 +209,8 @@ impl Actor {
             let quiet_in = quiet.then_some(self.mode);
             self.quiet.send_if_modified(|was| std::mem::replace(was, quiet_in) != quiet_in);
             if quiet && self.leaving {
+                // Whoever looks here next sees that nothing is left.
+                self.context.registry.seen(self.last).await;
                 return Ended::Done;
             }
             if quiet && desired.record.deleting && self.mode == Mode::Run {
@@ -368,39 +381,55 @@ impl Actor {
         outbox.writing = true;
         let written = std::mem::take(&mut outbox.waiting);
         let (registry, sender, name) = (self.context.registry.clone(), self.sender.clone(), self.name.clone());
+        let known = (!self.context.registry.place().is_sole()).then(|| self.stored.clone());
         let grant = self.grant.clone();
         tokio::spawn(async move {
             let (put, gone): (Vec<_>, Vec<_>) = written.records.iter().partition(|(_, record)| record.is_some());
             let put: Vec<InstanceRecord> = put.into_iter().filter_map(|(_, record)| record.clone()).collect();
             let gone: Vec<u32> = gone.into_iter().map(|(replica, _)| *replica).collect();
-            let rollout = written.rollout.as_ref();
-            let result = registry.record(&name, &put, &gone, rollout, written.events.clone(), Some(&grant)).await;
+            let (rollout, events) = (written.rollout.clone(), written.events.clone());
+            let recording = Recording { instances: put, gone, written: known, rollout, events };
+            let result = registry.record(&name, recording, Some(&grant)).await;
             if let Ok(revision) = &result
                 && written.steps.iter().any(|step| matches!(step, Step::Deliver { .. }))
             {
                 // An instance that is told may ask at once which revision it has.
                 registry.seen(*revision).await;
             }
-            let result = result.map(drop);
             // The actor outlives its writes unless the whole supervisor is being dropped.
             let _ = sender.send(Input::Written { result, written });
         });
     }
 
-    fn written(&mut self, result: Result<(), StoreError>, mut written: Writing, desired: &Desired, now: Now) {
+    fn written(&mut self, result: Result<Revision, StoreError>, mut written: Writing, desired: &Desired, now: Now) {
         self.outbox.writing = false;
         let steps = std::mem::take(&mut written.steps);
-        let refused = result.err();
-        if let Some(StoreError::Fenced { .. }) = refused {
+        let refused = match result {
+            Ok(revision) => {
+                self.last = revision;
+                for (&replica, record) in &written.records {
+                    match record {
+                        Some(_) => drop(self.stored.insert(replica, revision)),
+                        None => drop(self.stored.remove(&replica)),
+                    }
+                }
+                None
+            }
             // Nothing of what was to be done is this actor's to do any more.
-            self.depose();
-            return;
-        }
-        if let Some(error) = &refused {
-            tracing::warn!(service = %self.name, %error, "what happened could not be stored; trying again");
-            self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
-            self.outbox.waiting.put_back(written);
-        }
+            Err(StoreError::Fenced { .. }) => return self.depose(),
+            Err(error @ StoreError::Conflict { .. }) => {
+                // Or its own write, of which it was told that it had failed: then that is what is begun with anew.
+                tracing::debug!(service = %self.name, %error, "somebody else has written of it; it is taken up anew");
+                self.end = Some(Ended::Overtaken);
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(service = %self.name, %error, "what happened could not be stored; trying again");
+                self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
+                self.outbox.waiting.put_back(written);
+                Some(error)
+            }
+        };
         for step in steps {
             match (step, &refused) {
                 // A start that is not written down could be doubled or orphaned by a crash, so it waits.

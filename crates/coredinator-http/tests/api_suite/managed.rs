@@ -1,6 +1,7 @@
 //! Managed services: commands, output, taking leave. What the supervisor would write is written by the test.
 
 use coredinator_core::{InstanceId, InstanceRecord, InstanceState, Reason, RuntimeName, ServiceName};
+use coredinator_registry::Recording;
 use serde_json::{Value, json};
 
 use crate::support::{Plant, is_waiting, pointers, request};
@@ -33,7 +34,8 @@ async fn observe(plant: &Plant, name: &str, state: InstanceState) {
         config_revision: 0,
         config_at: None,
     };
-    plant.registry.record(&record.service.clone(), &[record], &[], None, vec![], None).await.unwrap();
+    let recording = Recording { instances: vec![record], ..Recording::default() };
+    plant.registry.record(view.name(), recording, None).await.unwrap();
 }
 
 fn path(rest: &str) -> String {

@@ -37,6 +37,8 @@ struct Parts {
     /// Of the intent's record, if there is one.
     intent_at: Option<Revision>,
     instances: BTreeMap<u32, Arc<InstanceRecord>>,
+    /// By which write each replica's record stands, whether or not it can be read.
+    written: Arc<BTreeMap<u32, Revision>>,
     acks: Arc<BTreeMap<u32, ConfigAck>>,
     rollout: Arc<ConfigRollout>,
     checks: BTreeMap<CheckKey, (ProbeTarget, coredinator_core::CheckTiming, Arc<CheckCell>)>,
@@ -71,7 +73,7 @@ impl Follower {
             // The checks stay: what is still wanted is found again.
             (parts.record, parts.intent, parts.intent_at) = (None, Arc::default(), None);
             (parts.acks, parts.rollout) = (Arc::default(), Arc::default());
-            (parts.told, parts.instances) = (Told::default(), BTreeMap::new());
+            (parts.told, parts.instances, parts.written) = (Told::default(), BTreeMap::new(), Arc::default());
         }
         self.head = Some(ConfigHead::default());
         let mut events: Vec<&Record> = Vec::new();
@@ -177,10 +179,15 @@ impl Follower {
             }
             Subject::Instance(name, replica) => {
                 let read = value.and_then(|value| decode::<InstanceRecord>(key, value));
-                let instances = &mut self.parts(&name).instances;
+                let parts = self.parts(&name);
                 match read {
-                    Some(record) => drop(instances.insert(replica, Arc::new(record))),
-                    None => drop(instances.remove(&replica)),
+                    Some(record) => drop(parts.instances.insert(replica, Arc::new(record))),
+                    None => drop(parts.instances.remove(&replica)),
+                }
+                let written = Arc::make_mut(&mut parts.written);
+                match value {
+                    Some(_) => drop(written.insert(replica, revision)),
+                    None => drop(written.remove(&replica)),
                 }
                 Some(name)
             }
@@ -288,7 +295,7 @@ impl Follower {
         let Some(parts) = self.services.get_mut(name) else { return };
         parts.renew_checks(&self.monitor, &self.shared.place, self.shared.clock.now());
         let Some((record, revision)) = parts.record.clone() else {
-            if parts.instances.is_empty() && parts.told == Told::default() {
+            if parts.written.is_empty() && parts.told == Told::default() {
                 self.services.remove(name);
             }
             self.shared.replace(name, None);
@@ -318,6 +325,7 @@ impl Follower {
             reason: coredinator_core::Reason::default(),
             since: self.shared.clock.now(),
             instances: instances.collect(),
+            written: Arc::clone(&parts.written),
             check: cell(CheckKey { service: name.clone(), replica: None, instance: None, kind: CheckKind::Health }),
             acks: Arc::clone(&parts.acks),
             rollout: Arc::clone(&parts.rollout),

@@ -38,7 +38,7 @@ pub use config::{
 pub use error::RegistryError;
 pub use events::{EventCursor, EventItem, NewEvent};
 pub use view::{Endpoint, InstanceView, ServiceView};
-pub use write::{Command, Declared};
+pub use write::{Command, Declared, Recording};
 
 use crate::{
     health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry},

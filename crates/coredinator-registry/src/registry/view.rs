@@ -31,6 +31,8 @@ pub struct ServiceView {
     pub since: Timestamp,
     /// Its replicas, in order. Empty for an external service.
     pub instances: Vec<InstanceView>,
+    /// By which write the record of each replica stands in the store, of those that cannot be read, too.
+    pub written: Arc<BTreeMap<u32, Revision>>,
     /// What the check of an external service says.
     pub check: Option<Arc<CheckCell>>,
     /// What instances said last of their configuration documents, by replica. It may be an earlier life's word.

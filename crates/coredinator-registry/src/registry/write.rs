@@ -31,6 +31,22 @@ pub enum Declared {
     Replaced,
 }
 
+/// What the supervisor did or is about to do with instances of a service.
+#[derive(Debug, Clone, Default)]
+pub struct Recording {
+    /// The records of these.
+    pub instances: Vec<InstanceRecord>,
+    /// The replicas whose records are taken away.
+    pub gone: Vec<u32>,
+    /// By which write the records of replicas stand in the store as far as the writer knows; one that is missing has none.
+    /// `None`: nobody else can have written.
+    pub written: Option<BTreeMap<u32, Revision>>,
+    /// How far the service's configuration document has come, where that has changed.
+    pub rollout: Option<ConfigRollout>,
+    /// What is told of it.
+    pub events: Vec<NewEvent>,
+}
+
 /// How far a declaration has been decided.
 enum Step {
     /// It is done.
@@ -253,31 +269,33 @@ impl Registry {
         self.commit(batch).await
     }
 
-    /// Stores what the supervisor did or is about to do with instances of `service`, takes away the records of the replicas
-    /// `gone`, how far its configuration document has come where that has changed, and tells of it by events, all in one write
-    /// under what the supervisor acts by. Durable when it returns; readers see it a moment later.
+    /// Stores what the supervisor did or is about to do with instances of `service`, all in one write under what it acts by.
+    /// Durable when it returns; readers see it a moment later.
     ///
     /// # Errors
-    /// The store's; [`StoreError::Fenced`] when somebody else looks after the service by now.
+    /// The store's; [`StoreError::Fenced`] when this replica may not act any more, [`StoreError::Conflict`] when somebody else
+    /// has written of one of the replicas meanwhile.
     pub async fn record(
         &self,
         service: &ServiceName,
-        instances: &[InstanceRecord],
-        gone: &[u32],
-        rollout: Option<&ConfigRollout>,
-        events: Vec<NewEvent>,
+        recording: Recording,
         grant: Option<&Grant>,
     ) -> Result<Revision, StoreError> {
+        let Recording { instances, gone, written, rollout, events } = recording;
+        let as_known = |replica| match &written {
+            Some(written) => written.get(&replica).map_or(Precondition::Absent, |&at| Precondition::At(at)),
+            None => Precondition::Any,
+        };
         let mut batch = under(grant);
-        for record in instances {
-            batch = batch.put(keys::instance(service, record.replica), json(record)?, Precondition::Any);
+        for record in &instances {
+            batch = batch.put(keys::instance(service, record.replica), json(record)?, as_known(record.replica));
         }
         for replica in gone {
-            batch = batch.delete(keys::instance(service, *replica), Precondition::Any);
-            batch = batch.delete(keys::ack(service, *replica), Precondition::Any);
+            batch = batch.delete(keys::instance(service, replica), as_known(replica));
+            batch = batch.delete(keys::ack(service, replica), Precondition::Any);
         }
         if let Some(rollout) = rollout {
-            batch = batch.put(keys::rollout(service), json(rollout)?, Precondition::Any);
+            batch = batch.put(keys::rollout(service), json(&rollout)?, Precondition::Any);
         }
         for event in events {
             batch = self.put_event(batch, event)?;
@@ -312,8 +330,8 @@ impl Registry {
         batch = batch.delete(keys::intent(service), Precondition::Any);
         batch = batch.delete(keys::rollout(service), Precondition::Any);
         batch = batch.delete(keys::health(service), Precondition::Any);
-        for instance in &view.instances {
-            batch = batch.delete(keys::instance(service, instance.record.replica), Precondition::Any);
+        for &replica in view.written.keys() {
+            batch = batch.delete(keys::instance(service, replica), Precondition::Any);
         }
         for replica in view.acks.keys() {
             batch = batch.delete(keys::ack(service, *replica), Precondition::Any);

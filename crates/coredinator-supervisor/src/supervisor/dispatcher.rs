@@ -210,7 +210,7 @@ impl Dispatcher {
         match ended {
             // With the post, what was told of running instances is gone: nothing begins with less than all of it.
             Ok(Ended::Done | Ended::Deposed) => self.look_at(&name),
-            Ok(Ended::Reseated) => self.take_up_anew(&name),
+            Ok(Ended::Reseated | Ended::Overtaken) => self.take_up_anew(&name),
             Err(error) => {
                 tracing::error!(service = %name, %error, "its supervision failed, which is a defect; taking it up anew");
                 self.take_up_anew(&name);
@@ -307,7 +307,8 @@ impl Dispatcher {
             Some((record.replica, of_runtime.remove(&(name.clone(), record.replica))?))
         };
         let running = records.iter().filter_map(found).collect();
-        let beginning = Beginning { records, running, mode, duty, grant };
+        let stored = view.written.as_ref().clone();
+        let beginning = Beginning { records, stored, running, mode, duty, grant };
         let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning, &mut self.tasks);
         self.actors.insert(name.clone(), actor);
     }

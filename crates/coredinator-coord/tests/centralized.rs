@@ -93,6 +93,55 @@ fn what_is_elastic_is_divided_at_least_as_well_as_on_a_fine_grid() {
     }
 }
 
+/// Of each option: power, steam, what it is worth in whole, and the least fraction; 1: it is not elastic.
+type Options = [(f64, f64, f64, f64); 2];
+
+/// The best of all options, in all fractions in steps of a fortieth.
+fn best_of_options(worth: fn(f64) -> f64, agents: &[Options], left: (f64, f64)) -> f64 {
+    let Some((options, others)) = agents.split_first() else { return 0.0 };
+    let mut best = best_of_options(worth, others, left);
+    for &(power, steam, utility, least) in options {
+        for fraction in (0..=40).map(|fortieths| f64::from(fortieths) / 40.0).filter(|&fraction| fraction >= least) {
+            let left = (left.0 - power * fraction, left.1 - steam * fraction);
+            if left.0 >= -1e-9 && left.1 >= -1e-9 {
+                best = best.max(utility * worth(fraction) + best_of_options(worth, others, left));
+            }
+        }
+    }
+    best
+}
+
+#[test]
+fn of_a_few_elastic_options_the_best_are_chosen() {
+    let worth: fn(f64) -> f64 = |x| 2.0 * x - x * x;
+    let mut chance = fastrand::Rng::with_seed(7);
+    for _ in 0..60 {
+        let mut number = |most: u32| f64::from(chance.u32(0..=most));
+        let agents: Vec<Options> = (0..3)
+            .map(|_| [(); 2].map(|()| (number(8), number(8), 1.0 + number(10), [0.25, 0.5, 1.0][number(2) as usize])))
+            .collect();
+        let mut document = elastic("quadratic", &[(0.0, 0.0, 0.0); 3], (10.0, 7.0));
+        for (intention, options) in document["intentions"].as_array_mut().unwrap().iter_mut().zip(&agents) {
+            let options = options.iter().enumerate().map(|(at, &(power, steam, utility, least))| {
+                let mut option = json!({
+                    "id": format!("o{at}"), "demands": {"power": power, "steam": steam}, "utility": utility,
+                });
+                if least < 1.0 {
+                    option["elastic"] = json!({"min_fraction": least, "shape": "quadratic"});
+                }
+                option
+            });
+            let mut options: Vec<Value> = options.collect();
+            options.sort_by(|a, b| b["utility"].as_f64().unwrap().total_cmp(&a["utility"].as_f64().unwrap()));
+            intention["options"] = options.into();
+        }
+        let plan = plan(&Centralized::default(), &problem(document.clone()));
+        let best = best_of_options(worth, &agents, (10.0, 7.0));
+        assert!(plan.objective >= best - 1e-9, "{} instead of {best}: {document}", plan.objective);
+        assert!(plan.bound >= best - 1e-9, "{} is no bound of {best}: {document}", plan.bound);
+    }
+}
+
 #[test]
 fn nothing_is_left_over_that_somebody_could_use() {
     let wants = [(6.0, 0.0, 9.0), (5.0, 0.0, 10.0), (4.0, 0.0, 7.0)];

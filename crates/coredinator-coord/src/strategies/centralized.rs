@@ -10,14 +10,15 @@ use coredinator_core::{
 };
 use serde_json::Value;
 
-use super::refine::make_most;
+use super::{reconsider::reconsider, refine::make_most};
 use crate::solver::{Scope, solve};
 
 /// Maximises the sum of weight times utility.
 ///
 /// Rule: of all plans that fit, one with the largest objective. Where nothing conflicts, every agent whose own utilities
 /// agree with the order of its options has its first choice, and only the others are optimised around them. Which option is
-/// chosen from a few fractions of each that is elastic; then all that is elastic is divided anew.
+/// chosen from a few fractions of each that is elastic; then all that is elastic is divided anew, with other options, too,
+/// where agents are few.
 ///
 /// Guarantee: the objective is within the plan's `gap` of the best there is, and `optimal` where that is proven; more
 /// capacity never lowers a proven optimum. It is anytime: cut short, it answers with the best so far.
@@ -80,10 +81,14 @@ impl CoordinationStrategy for Centralized {
         }
         if !budget.is_over() {
             let open: Vec<usize> = solution.picks.iter().map(|&(party, _)| party).collect();
-            make_most(problem, &mut picks, &open, |candidate| {
+            let value = |candidate: usize| {
                 let of = &problem.candidates()[candidate];
                 problem.parties()[of.party].agent.weight * of.utility
-            });
+            };
+            make_most(problem, &mut picks, &open, value);
+            if !solution.optimal {
+                reconsider(problem, &mut picks, &open, budget, value);
+            }
         }
         let mut resolution = Resolution {
             picks,

@@ -6,6 +6,7 @@ mod consensus;
 mod game_theoretic;
 mod http;
 mod priority_based;
+mod reconsider;
 mod refine;
 mod resource_based;
 mod shares;

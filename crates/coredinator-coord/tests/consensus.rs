@@ -343,7 +343,7 @@ fn spoilt(round: u32, offer: &Offer, (kind, number, part): (u8, f64, f64)) -> An
         6 => intention.options[0].elastic = None,
         7 => intention.valid_until_cycle = Some(0),
         _ => {
-            intention.disagreement = number * 10.0;
+            intention.disagreement = Some(number * 10.0);
             let mut second = intention.options[0].clone();
             second.id = "second".to_owned();
             second.demands.insert("steam".to_owned(), part * 5.0);

@@ -325,7 +325,7 @@ proptest! {
         prop_assume!(!problem.conflicts().is_empty());
         let plan = plan(&nash(), &problem);
         for (decision, party) in plan.decisions.iter().zip(problem.parties()) {
-            let least = party.intention.as_ref().unwrap().disagreement;
+            let least = party.intention.as_ref().unwrap().disagreement.unwrap_or(0.0);
             prop_assert!(decision.utility >= least - 1e-9, "{} gets {} and not {least}", party.id(), decision.utility);
         }
     }

@@ -106,7 +106,13 @@ impl Interest {
         let by_worth =
             |a: &ActionOption, b: &ActionOption| b.utility.total_cmp(&a.utility).then_with(|| a.id.cmp(&b.id));
         options.sort_by(by_worth);
-        Intention { agent_id, seq, valid_until_cycle: None, disagreement: self.safe_worth(forecast, outlook), options }
+        Intention {
+            agent_id,
+            seq,
+            valid_until_cycle: None,
+            disagreement: Some(self.safe_worth(forecast, outlook)),
+            options,
+        }
     }
 
     fn options(&self, forecast: &Forecast, outlook: &Outlook) -> Vec<ActionOption> {

@@ -104,7 +104,7 @@ pub(crate) fn problem(row: &Row, seed: u64) -> Problem {
             agent_id,
             seq: 1,
             valid_until_cycle: None,
-            disagreement: 0.0,
+            disagreement: None,
             options: options.collect(),
         }));
     }

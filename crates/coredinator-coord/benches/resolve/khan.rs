@@ -59,7 +59,7 @@ pub(crate) fn parse(text: &str) -> Option<ProblemDocument> {
         options.sort_by(|a, b| b.utility.total_cmp(&a.utility));
         let agent_id = AgentId::new(&format!("g{group:03}")).ok()?;
         agents.push(Arc::new(Agent::new(agent_id.clone())));
-        intentions.push(Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: 0.0, options }));
+        intentions.push(Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: None, options }));
     }
     let empty: ProblemDocument = serde_json::from_str(r#"{"agents": []}"#).ok()?;
     Some(ProblemDocument { group: "khan".to_owned(), resources, agents, intentions, ..empty })

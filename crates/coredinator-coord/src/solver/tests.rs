@@ -102,7 +102,7 @@ fn problem(raw: &[RawAgent], capacities: (f64, f64)) -> Problem {
     });
     let intentions = raw.iter().enumerate().map(|(at, raw)| {
         let options = raw.options.iter().enumerate().map(|(id, raw)| option(id, raw)).collect();
-        let (agent_id, disagreement) = (id(at), f64::from(raw.disagreement));
+        let (agent_id, disagreement) = (id(at), Some(f64::from(raw.disagreement)).filter(|said| *said != 0.0));
         Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement, options })
     });
     let document = ProblemDocument {
@@ -231,7 +231,7 @@ fn islands() -> Problem {
                 agent_id,
                 seq: 1,
                 valid_until_cycle: None,
-                disagreement: 0.0,
+                disagreement: None,
                 options,
             }));
         }
@@ -293,7 +293,7 @@ fn kind(seed: u64, (groups, items, rows): (usize, usize, usize), each: f64) -> P
         }
         options.sort_by(|a, b| b.utility.total_cmp(&a.utility));
         let agent_id = id(group);
-        Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: 0.0, options })
+        Arc::new(Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: None, options })
     });
     Problem::new(ProblemDocument {
         intentions: intentions.collect(),

@@ -10,7 +10,7 @@ use coredinator_core::{
 };
 use serde_json::Value;
 
-use super::{reconsider::reconsider, refine::make_most};
+use super::reconsider::make_best;
 use crate::solver::{Scope, solve};
 
 /// Maximises the sum of weight times utility.
@@ -85,10 +85,7 @@ impl CoordinationStrategy for Centralized {
                 let of = &problem.candidates()[candidate];
                 problem.parties()[of.party].agent.weight * of.utility
             };
-            make_most(problem, &mut picks, &open, value);
-            if !solution.optimal {
-                reconsider(problem, &mut picks, &open, budget, value);
-            }
+            make_best(problem, &mut picks, &open, (solution.optimal, budget), value);
         }
         let mut resolution = Resolution {
             picks,

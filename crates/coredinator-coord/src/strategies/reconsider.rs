@@ -6,7 +6,7 @@ use coredinator_core::coordination::{Budget, Draft, Pick, Presence, Problem};
 use super::refine::make_most;
 
 /// With more parties than this, nothing is reconsidered.
-const MOST_PARTIES: usize = 40;
+const MOST_PARTIES: usize = 24;
 
 /// Up to so many combinations, all are tried.
 const MOST_TOGETHER: usize = 512;
@@ -14,22 +14,28 @@ const MOST_TOGETHER: usize = 512;
 /// How many times everyone is gone through for something better, where there are more.
 const MAX_PASSES: usize = 4;
 
-/// Tries other options for the parties `open`, for all at once or one after the other, with what is elastic divided anew each
-/// time; `value` says what a candidate is worth in full. Keeps the best.
-pub(super) fn reconsider(
+/// Divides anew what is elastic among the parties `open`, and if they are few and their choice is not known to be the best, tries
+/// other options for them, for all at once or one after the other; `value` says what a candidate is worth in full. How
+/// much more the best of all that is worth than what was picked.
+pub(super) fn make_best(
     problem: &Problem,
     picks: &mut Vec<Pick>,
     open: &[usize],
-    budget: &Budget,
+    (optimal, budget): (bool, &Budget),
     value: impl Fn(usize) -> f64,
-) {
+) -> f64 {
+    let divided = make_most(problem, picks, open, &value);
+    if optimal {
+        return divided;
+    }
     let is_elastic = |&party: &usize| {
         problem.parties()[party].options().any(|candidate| problem.candidates()[candidate].elastic.is_some())
     };
     if open.len() > MOST_PARTIES || !open.iter().any(is_elastic) {
-        return;
+        return divided;
     }
-    let mut search = Search { problem, open, best: worth(problem, picks, open, &value), picks, value };
+    let before = worth(problem, picks, open, &value);
+    let mut search = Search { problem, open, best: before, picks, value };
     let choices: Vec<Vec<Pick>> = open.iter().map(|&party| search.choices(party)).collect();
     let together = choices.iter().try_fold(1_usize, |all, of| all.checked_mul(of.len()));
     if together.is_some_and(|together| together <= MOST_TOGETHER) {
@@ -37,6 +43,7 @@ pub(super) fn reconsider(
     } else {
         search.one_by_one(&choices, budget);
     }
+    divided + search.best - before
 }
 
 /// What is picked for some parties is worth together.

@@ -51,7 +51,7 @@ fn by_other_measures(document: &ProblemDocument, seed: u64) -> ProblemDocument {
     };
     change_intentions(&mut other, |intention| {
         let (factor, zero) = measure(intention.agent_id.as_str());
-        intention.disagreement = intention.disagreement * factor + zero;
+        intention.disagreement = intention.disagreement.map(|known| known * factor + zero);
         intention.options.iter_mut().for_each(|option| option.utility = option.utility * factor + zero);
     });
     for agent in &mut other.agents {
@@ -68,8 +68,10 @@ fn the_measure_of_utilities_does_not_matter() {
     let strategy = make(&json!("game_theoretic"));
     for seed in 0..CASES {
         let mut document = random_problem(seed, 6);
-        // A safe option's own utility stands for what being denied is worth only where that is not said, so it is said.
-        change_intentions(&mut document, |intention| intention.disagreement = intention.disagreement.abs() + 0.5);
+        // Where that is not said, being denied is worth 0 by any measure: so it is said.
+        change_intentions(&mut document, |intention| {
+            intention.disagreement = Some(intention.disagreement.unwrap_or(0.0));
+        });
         let other = by_other_measures(&document, seed);
         if problem(&document)
             .parties()

@@ -144,7 +144,7 @@ fn weights_and_utilities_in_another_unit_change_nothing() {
         let mut other = document.clone();
         // A power of two, so that ties stay ties.
         change_intentions(&mut other, |intention| {
-            intention.disagreement *= 4.0;
+            intention.disagreement = intention.disagreement.map(|known| known * 4.0);
             intention.options.iter_mut().for_each(|option| option.utility *= 4.0);
         });
         other.agents.iter_mut().for_each(|agent| {

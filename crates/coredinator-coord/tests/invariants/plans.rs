@@ -119,7 +119,7 @@ fn settled(document: &ProblemDocument, plan: &Plan, problem: &Problem) -> Proble
         for (name, claim) in &mut option.claims {
             *claim = Claim { value: decision.values[name], min: None, max: None, weight: claim.weight };
         }
-        let disagreement = intention.disagreement.min(decision.utility);
+        let disagreement = intention.disagreement.map(|known| known.min(decision.utility));
         settled.intentions.push(Arc::new(Intention {
             disagreement,
             options: vec![option],

@@ -86,14 +86,13 @@ impl Tables {
             self.reserve(places, holding);
         } else if let Some(rule) = &agent.fallback {
             fallback = Some(self.candidates.len());
-            let denied = usable.map_or(0.0, |intention| intention.disagreement);
+            let said = usable.and_then(|intention| intention.disagreement);
+            let denied = said.unwrap_or(0.0);
             match rule {
                 Fallback::Option(option) => {
                     let wrong = option.check("/fallback", Some(known), limits);
                     if wrong.is_empty() {
-                        let denied =
-                            usable.map_or(option.utility, |_| if denied == 0.0 { option.utility } else { denied });
-                        self.push_option(places, party, option, denied);
+                        self.push_option(places, party, option, said.unwrap_or(option.utility));
                         // A safe action is taken wholly.
                         if let Some(pushed) = self.candidates.last_mut() {
                             pushed.elastic = None;

@@ -24,9 +24,10 @@ pub struct Intention {
     /// The last cycle for which it stands; absent: until the next, as long as the agent lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until_cycle: Option<u64>,
-    /// What being denied is worth to the agent, in the unit of its utilities.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub disagreement: f64,
+    /// What being denied is worth to the agent, in the unit of its utilities; absent: what its fallback says that it is
+    /// worth itself, if that is an option, and else 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreement: Option<f64>,
     /// What it could do, the most wanted first; at least one.
     pub options: Vec<ActionOption>,
 }
@@ -141,11 +142,6 @@ fn one() -> f64 {
     1.0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &f64) -> bool {
-    *number == 0.0
-}
-
 /// How much an agent may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -189,8 +185,8 @@ impl Intention {
     #[must_use]
     pub fn check(&self, known: Known<'_>, limits: &Limits) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if !is_number(self.disagreement) {
-            errors.push(FieldError::new("/disagreement", format!("must be a number, but is {}", self.disagreement)));
+        if let Some(disagreement) = self.disagreement.filter(|&disagreement| !is_number(disagreement)) {
+            errors.push(FieldError::new("/disagreement", format!("must be a number, but is {disagreement}")));
         }
         if self.options.is_empty() || self.options.len() > limits.options {
             let detail = format!("must be 1 to {} options, but are {}", limits.options, self.options.len());

@@ -5,7 +5,7 @@ use coredinator_core::{
     coordination::{Draft, Pick, Problem, by_priority, verify},
 };
 use fastrand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{problem, written};
 
@@ -118,6 +118,21 @@ fn a_value_is_fixed_within_what_the_variable_may_be_given() {
     assert!(draft.fix(0, 60.0) && draft.fix(0, 60.0) && !draft.fix(0, 55.0));
     // A silent agent holds on to the other.
     assert!(!draft.fix(1, 0.6) && draft.fix(1, 0.5));
+}
+
+#[test]
+fn being_denied_is_worth_what_is_said_of_it() {
+    for (said, expected) in [(Value::Null, 50.0), (json!(0), 0.0), (json!(2.5), 2.5)] {
+        let mut document = json!({
+            "agents": [{"agent_id": "a", "fallback": {"id": "safe", "utility": 50}}],
+            "intentions": [{"agent_id": "a", "options": [{"id": "o", "utility": 6}]}],
+        });
+        if !said.is_null() {
+            document["intentions"][0]["disagreement"] = said;
+        }
+        let of = problem(document);
+        assert_eq!(of.candidates()[of.parties()[0].fallback().unwrap()].utility, expected);
+    }
 }
 
 #[test]

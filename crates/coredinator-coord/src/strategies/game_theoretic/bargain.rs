@@ -34,7 +34,7 @@ impl Stake {
         let fallback = party.fallback().filter(|&fallback| candidates[fallback].possible);
         let threat = match (fallback, &party.intention) {
             (Some(fallback), _) => candidates[fallback].utility,
-            (None, Some(intention)) => intention.disagreement,
+            (None, Some(intention)) => intention.disagreement.unwrap_or(0.0),
             (None, None) => 0.0,
         };
         let gains = party.options().filter(|&option| candidates[option].possible);

@@ -147,7 +147,7 @@ impl<'p> Congestion<'p> {
         let party = &self.problem.parties()[player];
         match (party.fallback(), &party.intention) {
             (Some(fallback), _) => self.problem.candidates()[fallback].utility,
-            (None, Some(intention)) => intention.disagreement,
+            (None, Some(intention)) => intention.disagreement.unwrap_or(0.0),
             (None, None) => 0.0,
         }
     }

@@ -3,7 +3,7 @@
 use coredinator_core::coordination::{Budget, Pick, Presence, Problem, Resolution};
 
 use super::{
-    super::refine::{adopt, make_most},
+    super::{reconsider::make_best, refine::adopt},
     Credit,
 };
 use crate::{
@@ -23,7 +23,8 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
     let solution = solve(&whole, budget.iterations(), budget);
     let mut plan = adopt(problem, &solution.picks).finish();
     if !budget.is_over() {
-        make_most(problem, &mut plan.picks, whole.parties(), |candidate| values[candidate]);
+        let known = (solution.optimal, budget);
+        make_best(problem, &mut plan.picks, whole.parties(), known, |candidate| values[candidate]);
     }
     let worth = |party: usize| {
         let (candidate, fraction) = plan.chosen(problem, party)?;
@@ -60,7 +61,8 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
                 let mut picks = plan.picks.clone();
                 picks[party] = without_option(problem, party);
                 found.picks.iter().for_each(|&(other, pick)| picks[other] = pick);
-                Some(found.value + make_most(problem, &mut picks, without.parties(), |candidate| values[candidate]))
+                let (open, known) = (without.parties(), (found.optimal, budget));
+                Some(found.value + make_best(problem, &mut picks, open, known, |candidate| values[candidate]))
             };
             let harm = match others {
                 Some(others) => others - (total - now[party]),
@@ -118,7 +120,7 @@ fn denied(problem: &Problem, party: usize, values: &[f64]) -> f64 {
     let of = &problem.parties()[party];
     match (of.fallback(), &of.intention) {
         (Some(fallback), _) => values[fallback],
-        (None, Some(intention)) => of.agent.weight * intention.disagreement,
+        (None, Some(intention)) => of.agent.weight * intention.disagreement.unwrap_or(0.0),
         (None, None) => 0.0,
     }
 }

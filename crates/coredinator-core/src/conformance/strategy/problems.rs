@@ -146,7 +146,7 @@ fn add_agent(rng: &mut Rng, document: &mut ProblemDocument, at: usize) {
     if rng.u8(0..12) == 0 {
         spoil(rng, &mut options);
     }
-    let disagreement = if rng.u8(0..4) == 0 { f64::from(rng.i8(-3..3)) } else { 0.0 };
+    let disagreement = (rng.u8(0..4) == 0).then(|| f64::from(rng.i8(-3..3)));
     let intention = Intention { agent_id, seq: rng.u64(0..9), valid_until_cycle: None, disagreement, options };
     document.intentions.push(Arc::new(intention));
 }
@@ -216,7 +216,7 @@ pub fn large_problem(seed: u64, agents: usize) -> ProblemDocument {
             }
         });
         let options: Vec<ActionOption> = options.collect();
-        let intention = Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: 0.0, options };
+        let intention = Intention { agent_id, seq: 1, valid_until_cycle: None, disagreement: None, options };
         document.intentions.push(Arc::new(intention));
     }
     document

@@ -210,6 +210,9 @@ impl Coordinator {
         engine.book().remove(id);
         let group = engine.group(&agent.group)?;
         group.gone(&agent.agent_id, true);
+        if engine.book().count(Some(&agent.group)).0 == 0 {
+            group.stats().nobody(&agent.group);
+        }
         // Whoever waits for a decision of it learns that there will be none.
         group.published.send_modify(|count| *count += 1);
         engine.events.tell(Some(&agent.group), EventKind::AgentLeft { agent_id: agent.agent_id.clone() });

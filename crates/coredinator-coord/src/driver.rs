@@ -54,12 +54,13 @@ impl Driver {
         loop {
             tokio::select! {
                 // A group that is gone ends between two cycles.
-                () = self.group.retired.cancelled() => return,
+                () = self.group.retired.cancelled() => return self.nobody(),
                 () = self.group.wake.notified() => {}
                 () = tokio::time::sleep_until(next) => {
-                    if self.engine.config().enabled && self.engine.book().count(Some(&self.group.name)).0 > 0 {
-                        // Without the lease there is nothing to do; the status says why.
-                        let _ = self.cycle().await;
+                    let due = self.engine.config().enabled && self.engine.book().count(Some(&self.group.name)).0 > 0;
+                    // Without the lease there is nothing to do; the status says why.
+                    if !due || matches!(self.cycle().await, Err(CoordError::NotLeading(_))) {
+                        self.nobody();
                     }
                     next = self.next_tick(next, interval);
                 }
@@ -81,6 +82,11 @@ impl Driver {
                 interval = wanted;
             }
         }
+    }
+
+    /// There is nobody whose cycle this would be.
+    fn nobody(&self) {
+        self.group.stats().nobody(&self.group.name);
     }
 
     /// Takes up what the configuration says by now.

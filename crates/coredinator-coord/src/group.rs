@@ -345,7 +345,9 @@ impl Group {
         let unacknowledged: Vec<AgentId> =
             if distributed && record.cycle == cycle { waiting.into_iter().collect() } else { Vec::new() };
         let verified = record.plan.as_ref().is_some_and(|plan| plan.verified);
-        let success = distributed && verified && unacknowledged.is_empty();
+        // A cycle that all agents were silent in has lost nothing, and yet is not well.
+        let heard = record.took_part() > 0 || record.problem.agents.is_empty();
+        let success = distributed && verified && heard && unacknowledged.is_empty();
         let missing = unacknowledged.len();
         let settled = CycleRecord { unacknowledged, success: Some(success), ..CycleRecord::clone(&record) };
         records.replace_newest(Arc::new(settled));

@@ -272,7 +272,7 @@ impl Coordinator {
         engine.book().intend(Arc::new(intention), engine.now())?;
         let told = engine.book().told(id.as_str())?;
         if let Some(told) = told {
-            self.acknowledge(id.as_str(), told.cycle, told.epoch)?;
+            self.knows(id.as_str(), told.cycle, told.epoch)?;
         }
         group.heard(&id);
         self.accepted(&agent.group)
@@ -316,8 +316,22 @@ impl Coordinator {
     /// An agent knows what it was told. That it is not the last it was told is no error.
     ///
     /// # Errors
-    /// [`CoordError::UnknownAgent`].
+    /// [`CoordError::UnknownAgent`]; [`CoordError::NoSuchDecision`]: it was never told that.
     pub fn acknowledge(&self, id: &str, cycle: u64, epoch: u64) -> Result<(), CoordError> {
+        let engine = &self.engine;
+        let (agent, told) = {
+            let book = engine.book();
+            (Arc::clone(book.agent(id)?), book.told(id)?)
+        };
+        let last = told.map(|told| (told.cycle, told.epoch));
+        if last != Some((cycle, epoch)) && !engine.group(&agent.group)?.may_have_told(id, last, cycle, epoch) {
+            return Err(CoordError::NoSuchDecision { agent: id.to_owned(), cycle, epoch, last });
+        }
+        self.knows(id, cycle, epoch)
+    }
+
+    /// An agent knows a decision that it was given.
+    fn knows(&self, id: &str, cycle: u64, epoch: u64) -> Result<(), CoordError> {
         let engine = &self.engine;
         let mut book = engine.book();
         if book.acknowledge(id, cycle, epoch, engine.now())? {
@@ -510,7 +524,7 @@ impl Decisions {
         let told = engine.book().told(id)?;
         let Some(told) = told.filter(|told| self.last != Some((told.epoch, told.cycle))) else { return Ok(None) };
         self.last = Some((told.epoch, told.cycle));
-        self.coordinator.acknowledge(id, told.cycle, told.epoch)?;
+        self.coordinator.knows(id, told.cycle, told.epoch)?;
         Ok(Some(told))
     }
 }

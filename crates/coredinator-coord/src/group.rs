@@ -314,6 +314,22 @@ impl Group {
         }
     }
 
+    /// Whether an agent that was last told `last` (cycle and epoch) may have been given a decision of this cycle and epoch. By
+    /// the record of the cycle, where that is kept; else whatever came before is believed.
+    pub(crate) fn may_have_told(&self, agent: &str, last: Option<(u64, u64)>, cycle: u64, epoch: u64) -> bool {
+        if let Some(record) = self.records().get(cycle) {
+            let told = record.outcome == crate::CycleOutcome::Distributed && record.epoch == epoch;
+            return told && record.plan.as_ref().is_some_and(|plan| plan.decision(agent).is_some());
+        }
+        let (current, newest) = {
+            let progress = self.progress();
+            (progress.epoch.0, progress.cycle)
+        };
+        let earlier_life = epoch < current && cycle <= newest;
+        let forgotten = last.is_some_and(|last| last.1 == epoch && cycle < last.0);
+        cycle > 0 && epoch > 0 && (earlier_life || forgotten)
+    }
+
     /// Begins to wait for acknowledgements of a cycle. Whoever acknowledges is told to the receiver.
     pub(crate) fn expect(
         &self,

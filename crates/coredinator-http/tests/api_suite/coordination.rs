@@ -242,11 +242,6 @@ async fn who_is_not_there_and_what_is_none() {
     ] {
         plant.ask("POST", &ack, Some(wrong)).await.problem(422, "Invalid");
     }
-    assert_eq!(
-        plant.ask("POST", &ack, Some(json!({"cycle": 9, "epoch": 9}))).await.status,
-        204,
-        "a stale word is no error"
-    );
     plant.ask("POST", &agent("a", "/heartbeat"), Some(json!({"x": 1}))).await.problem(422, "Invalid");
     for path in [
         "/api/coredinator/agents?gruop=x",
@@ -443,6 +438,29 @@ async fn what_happens_is_listed() {
     assert_eq!(list("?limit=1").await, all[all.len() - 1..]);
     assert_eq!(list(&format!("?after={}", all[0]["id"])).await, all[1..]);
     assert!(list("?group=other").await.iter().all(|event| event["group"] != "default"));
+}
+
+#[tokio::test]
+async fn only_decisions_that_were_given_are_acknowledged() {
+    let plant = Plant::new().await;
+    plant.agent("a", 0).await;
+    let ack = async |cycle: u64, epoch: u64| {
+        plant.ask("POST", &agent("a", "/decision/ack"), Some(json!({"cycle": cycle, "epoch": epoch}))).await
+    };
+    ack(1, 1).await.problem(409, "NoSuchDecision");
+    plant.step().await;
+    plant.agent("late", 0).await;
+    plant.step().await;
+    for (cycle, epoch) in [(1, 1), (2, 1), (2, 1)] {
+        assert_eq!(ack(cycle, epoch).await.status, 204, "{cycle} {epoch}");
+    }
+    for (cycle, epoch) in [(99_999_999, 1), (3, 1), (2, 2), (2, 0), (1, 0), (0, 1), (0, 0), (u64::MAX, u64::MAX)] {
+        let problem = ack(cycle, epoch).await.problem(409, "NoSuchDecision");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.ends_with("its last is of cycle 2 in epoch 1"), "{detail}");
+    }
+    let word = Some(json!({"cycle": 1, "epoch": 1}));
+    plant.ask("POST", &agent("late", "/decision/ack"), word).await.problem(409, "NoSuchDecision");
 }
 
 #[tokio::test]

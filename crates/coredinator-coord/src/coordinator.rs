@@ -16,6 +16,7 @@ use crate::{
     engine::Engine,
     events::EventKind,
     group::Group,
+    inadmissible,
     resolve::{self, Chosen},
     transport::{AgentTransport, DecisionMessage},
 };
@@ -170,12 +171,10 @@ impl Coordinator {
     /// [`CoordError::Store`]; then nothing has changed.
     pub async fn register(&self, agent: Agent) -> Result<Registered, CoordError> {
         let engine = &self.engine;
-        let errors = agent.check("");
+        let mut errors = agent.check("");
+        errors.extend(inadmissible("", &agent));
         if !errors.is_empty() {
             return Err(CoordError::Invalid(errors));
-        }
-        if let Some(wrong) = agent.endpoint.as_deref().and_then(crate::transport::wrong_endpoint) {
-            return Err(CoordError::Invalid(vec![coredinator_core::FieldError::new("/endpoint", wrong)]));
         }
         engine.group(&agent.group)?;
         let epoch = engine.leading()?;
@@ -211,7 +210,7 @@ impl Coordinator {
         let group = engine.group(&agent.group)?;
         group.gone(&agent.agent_id, true);
         if engine.book().count(Some(&agent.group)).0 == 0 {
-            group.stats().nobody(&agent.group);
+            crate::stats::nobody(&agent.group);
         }
         // Whoever waits for a decision of it learns that there will be none.
         group.published.send_modify(|count| *count += 1);

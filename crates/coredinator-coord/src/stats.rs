@@ -140,17 +140,17 @@ impl Stats {
         metrics::counter!("coredinator_coordination_unacknowledged_total", &labels).increment(unacknowledged as u64);
     }
 
-    /// No cycle takes place, as nobody is there for one: what is told of the last cycle is not true any more.
-    pub(crate) fn nobody(&mut self, group: &str) {
-        for name in [AGENTS, SILENT_AGENTS, GAP] {
-            metrics::gauge!(name, "group" => group.to_owned()).set(0.0);
-        }
-    }
-
     /// Counts cycles that did not take place.
     pub(crate) fn overrun(&mut self, group: &str, missed: u64) {
         self.counted.overruns += missed;
         metrics::counter!("coredinator_coordination_overruns_total", "group" => group.to_owned()).increment(missed);
+    }
+}
+
+/// Tells that no cycle of a group takes place, as nobody is there for one: what was told of the last is not true any more.
+pub(crate) fn nobody(group: &str) {
+    for name in [AGENTS, SILENT_AGENTS, GAP] {
+        metrics::gauge!(name, "group" => group.to_owned()).set(0.0);
     }
 }
 

@@ -51,8 +51,9 @@ pub(super) async fn register(
 ) -> Result<Response, Problem> {
     let coordinator = api.coordinator()?;
     let document = require_json(&headers, body, api.options.max_intention).await?;
-    coordination::agent(&document).map_err(Problem::invalid)?;
-    let agent = coordinator.config().parse_agent("", &document).map_err(Problem::invalid)?;
+    let config = coordinator.config();
+    let agent =
+        coordination::agent(&document, |document| config.parse_agent("", document)).map_err(Problem::invalid)?;
     let registered = coordinator.register(agent).await.map_err(|error| match error {
         CoordError::UnknownGroup { .. } => Problem::invalid(vec![FieldError::new("/group", error.to_string())]),
         other => other.into(),

@@ -451,11 +451,30 @@ fn coordination_is_read_as_the_rest() {
     }
     assert_eq!(told.len(), 5, "{told:#?}");
     assert_eq!(
+        problems(loader("coredinator:\n  coordination:\n    sync_interval: 0\n    ttl: 366d\n")),
+        [
+            "c.yaml:3:5: coredinator.coordination.sync_interval: must be at least 10 ms, but is 0 s",
+            "c.yaml:4:5: coredinator.coordination.ttl: must be at most a year (365d)",
+        ]
+    );
+    assert_eq!(
         problems(loader("coordination: {}")),
         [
             "c.yaml:1:1: coordination: unknown field \"coordination\"\n  hint: it belongs below \"coredinator:\", indented: coredinator.coordination"
         ]
     );
+}
+
+#[test]
+fn the_guide_to_coordination_shows_a_section_that_loads() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/coordination.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let section = guide.split("```yaml\n").find(|text| text.starts_with("coredinator:\n")).unwrap();
+    let config = load(section.split("```").next().unwrap()).config.coordination;
+    assert_eq!((config.max_priority, config.max_weight), (Some(3), Some(1.0)));
+    // Only where priority decides does it matter who is preemptible.
+    assert_eq!(config.groups["default"].conflict_resolution, json!({"priority_based": {"grace": 2}}));
+    assert!(config.agents.values().any(|rule| rule.preemptible == Some(false)));
 }
 
 #[test]

@@ -155,6 +155,16 @@ async fn everything_wrong_with_an_agent_is_told() {
         (json!({"agent_id": "a", "negotiates": true}), &["/negotiates"]),
         (json!({"agent_id": "a", "endpoint": "ftp://x"}), &["/endpoint"]),
         (json!({"agent_id": "a", "group": "othr"}), &["/group"]),
+        (json!({"agent_id": "a b", "weight": -1, "ttl_seconds": 0}), &["/agent_id", "/ttl_seconds", "/weight"]),
+        (
+            json!({"agent_id": "a", "ttl_seconds": 1e12, "endpoint": "x", "group": ""}),
+            &["/endpoint", "/group", "/ttl_seconds"],
+        ),
+        (json!({"agent_id": "a", "endpoint": 5, "negotiates": true, "weight": 0}), &["/endpoint", "/weight"]),
+        (
+            json!({"agent_id": "a", "fallback": {"id": 1}, "group": "none"}),
+            &["/fallback/id", "/fallback/utility", "/group"],
+        ),
         (json!({"agent_id": "a", "fallback": {"id": "", "utility": 1}}), &["/fallback/id"]),
         (json!([]), &[""]),
     ] {
@@ -165,6 +175,11 @@ async fn everything_wrong_with_an_agent_is_told() {
     let problem =
         plant.ask("POST", REGISTER, Some(json!({"agent_id": "a", "wieght": 1}))).await.problem(422, "Invalid");
     assert_eq!(pointers(&problem)["/wieght"], "did you mean \"weight\"?");
+    let problem = plant.ask("POST", REGISTER, Some(json!({"agent_id": "a", "group": "othr"}))).await;
+    assert_eq!(pointers(&problem.problem(422, "Invalid"))["/group"], "did you mean \"other\"?");
+    let longest = json!({"agent_id": "a", "ttl_seconds": 31_536_000});
+    assert_eq!(plant.ask("POST", REGISTER, Some(longest)).await.status, 201);
+    assert_eq!(plant.ask("DELETE", &agent("a", ""), None).await.status, 204);
     assert_eq!(plant.get("/api/coredinator/agents").await.json(), json!({"agents": []}));
 }
 

@@ -223,7 +223,7 @@ impl CoordinationConfig {
             fields.entry("ttl_seconds").or_insert_with(|| Value::from(ttl.as_secs_f64()));
         }
         let agent: Agent = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| vec![FieldError::new(pointer, error.to_string())])?;
+            .map_err(|error| vec![FieldError::unread(pointer, &error.to_string())])?;
         let mut errors = agent.check(pointer);
         errors.extend(inadmissible(pointer, &agent));
         if !self.groups.contains_key(&agent.group) {
@@ -412,7 +412,7 @@ fn named<T: DeserializeOwned>(
         }
         match T::deserialize(entry) {
             Ok(entry) => read.push((at, entry)),
-            Err(error) => errors.push(FieldError::new(at, error.to_string())),
+            Err(error) => errors.push(FieldError::unread(at, &error.to_string())),
         }
     }
     if errors.is_empty() { Ok(read) } else { Err(errors) }

@@ -11,7 +11,7 @@ use std::{
 use coredinator_core::{
     Epoch, FieldError,
     coordination::{AgentId, Resource, Variable},
-    field::join,
+    field::{join, nearest},
 };
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -217,7 +217,12 @@ impl Group {
         for (name, amount) in amounts {
             let pointer = join("", name);
             let Some(configured) = subjects.configured.iter().find(|resource| resource.name == *name) else {
-                errors.push(FieldError::new(pointer, format!("there is no resource {name:?}")));
+                let names: Vec<&str> = subjects.configured.iter().map(|resource| resource.name.as_str()).collect();
+                let error = FieldError::new(pointer, format!("there is no resource {name:?}"));
+                errors.push(match nearest(name, &names) {
+                    Some(near) => error.with_hint(format!("did you mean {near:?}?")),
+                    None => error,
+                });
                 continue;
             };
             errors.extend(changed(configured, *amount).check(&pointer));

@@ -147,7 +147,7 @@ fn errors_of_other_layers_name_them() {
     assert_eq!(
         problems(loader(SPECIFICATION).environment(environment)),
         [
-            "COREDINATOR_PORT: coredinator.port: invalid type: string \"x\", expected u16",
+            "COREDINATOR_PORT: coredinator.port: expected a whole number of 0 to 65535, but found \"x\"",
             "COREDINATOR_HEALTH_CHECK__RETRIES: coredinator.health_check.retries: must be at least 1, but is 0",
         ]
     );
@@ -185,7 +185,7 @@ servces: {}
         problems(loader(text)),
         [
             "c.yaml:13:1: servces: unknown field \"servces\"",
-            "c.yaml:3:18: coredinator.health_check.interval: invalid value: integer `-1`, expected a duration: a number of seconds, or text such as \"250ms\" or \"1m30s\"",
+            "c.yaml:3:18: coredinator.health_check.interval: expected a duration: a number of seconds, or text such as \"250ms\" or \"1m30s\", but found -1",
             "c.yaml:2:3: coredinator.prot: unknown field \"prot\"\n  hint: did you mean \"port\"?",
             "c.yaml:9:5: coredinator.services.Bad_Name.name: a service's name must consist of a-z, 0-9 and '-', but has 'B'",
             "c.yaml:10:5: coredinator.services.coreio.port: an external service needs the port at which it is reached",

@@ -99,7 +99,7 @@ fn read<T: DeserializeOwned>(value: &Value, shape: &Shape) -> Result<T, Vec<Fiel
     shape.errors("", value, &mut errors);
     errors.truncate(MAX_ERRORS);
     if errors.is_empty() {
-        errors.push(FieldError::new("", error.to_string()));
+        errors.push(FieldError::unread("", &error.to_string()));
     }
     Err(errors)
 }
@@ -164,12 +164,12 @@ mod tests {
         assert_eq!(
             told(&wrong),
             [
-                "/resources/0/capacity: invalid type: string \"much\", expected f64",
-                "/agents/0/fallback/utility: invalid type: null, expected f64",
+                "/resources/0/capacity: expected a number, but found \"much\"",
+                "/agents/0/fallback/utility: expected a number, but found nothing",
                 "/agents/1/agent_id: is missing",
                 "/agents/1/fallback: a fallback is \"hold\", \"default\", \"release\" or an option, but this is \"holt\" (did you mean \"hold\"?)",
                 "/intentions/0/options/0/claims/level/valu: unknown field \"valu\" (did you mean \"value\"?)",
-                "/intentions/0/options/0/elastic/shape: unknown variant `cubic`, expected one of `linear`, `quadratic`, `log`",
+                "/intentions/0/options/0/elastic/shape: must be one of \"linear\", \"quadratic\", \"log\", but is \"cubic\"",
                 "/holdings: expected a list, but found an object",
                 "/sead: unknown field \"sead\" (did you mean \"seed\"?)",
             ]

@@ -423,6 +423,8 @@ async fn how_much_there_is_can_be_changed() {
         let problem = plant.ask("POST", RESOURCES, Some(body)).await.problem(422, "Invalid");
         assert!(pointers(&problem).contains_key(wrong), "{wrong} in {problem}");
     }
+    let near = plant.ask("POST", RESOURCES, Some(json!({"resources": {"steem": 1}}))).await.problem(422, "Invalid");
+    assert_eq!(pointers(&near)["/resources/steem"], "did you mean \"steam\"?");
     plant.raw("POST", RESOURCES, r#"{"resources": {"steam": 1e999}}"#).await.problem(400, "MalformedJson");
     let unknown = json!({"group": "none", "resources": {"steam": 1}});
     plant.ask("POST", RESOURCES, Some(unknown)).await.problem(404, "NotFound");

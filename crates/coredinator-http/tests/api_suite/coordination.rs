@@ -301,6 +301,12 @@ async fn cycles_are_kept_and_tell_everything() {
     let early = plant.get("/api/coredinator/coordination/cycles/999").await.problem(404, "NotFound");
     let detail = early["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("cycle 999") && detail.contains("has not ended yet; the newest is"), "{detail}");
+    for (path, says) in
+        [("0", "is not kept: records go"), ("1?group=other", "has ended since this coredinator was started")]
+    {
+        let gone = plant.get(&format!("/api/coredinator/coordination/cycles/{path}")).await.problem(404, "NotFound");
+        assert!(gone["detail"].as_str().unwrap_or_default().contains(says), "{gone}");
+    }
     let kept = plant.get(&format!("/api/coredinator/coordination/cycles/{first_number}?group=default")).await.json();
     assert_eq!(kept["plan"], first["plan"]);
     for key in ["problem", "timings", "strategy", "decided_by", "started_at"] {

@@ -9,12 +9,12 @@ use coredinator_core::{
     FieldError,
     coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Resource, Variable},
     duration::Seconds,
-    field::{FieldReader, join, kind},
+    field::{FieldReader, join, kind, nearest},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::Strategies;
+use crate::{Strategies, inadmissible};
 
 /// Resources whose capacity is that of the machine where none is given, in CPUs and in bytes.
 pub const HOST_RESOURCES: [&str; 2] = ["system.cpu", "system.memory"];
@@ -149,6 +149,8 @@ impl Default for CoordinationConfig {
 impl CoordinationConfig {
     /// The shortest interval between cycles.
     pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+    /// The longest time to live of an agent: a year. What a dead one holds is nobody else's for no longer.
+    pub const LONGEST_TTL: Duration = Duration::from_hours(365 * 24);
 
     /// How many cycles, and bytes of them, are kept of each group.
     pub(crate) fn kept(&self) -> (usize, usize) {
@@ -221,8 +223,19 @@ impl CoordinationConfig {
             fields.entry("ttl_seconds").or_insert_with(|| Value::from(ttl.as_secs_f64()));
         }
         let agent: Agent = serde_json::from_value(Value::Object(fields))
-            .map_err(|error| vec![FieldError::new(pointer, error.to_string())])?;
-        let errors = agent.check(pointer);
+            .map_err(|error| vec![FieldError::unread(pointer, &error.to_string())])?;
+        let mut errors = agent.check(pointer);
+        errors.extend(inadmissible(pointer, &agent));
+        if !self.groups.contains_key(&agent.group) {
+            let known: Vec<&str> = self.groups.keys().map(String::as_str).collect();
+            let shown: String = agent.group.chars().take(128).collect();
+            let detail = format!("there is no group {shown:?} (there are {})", known.join(", "));
+            let error = FieldError::new(format!("{pointer}/group"), detail);
+            errors.push(match nearest(&shown, &known) {
+                Some(near) => error.with_hint(format!("did you mean {near:?}?")),
+                None => error,
+            });
+        }
         if errors.is_empty() { Ok(agent) } else { Err(errors) }
     }
 
@@ -274,7 +287,8 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
     let sync_interval =
         reader.optional::<Seconds>("sync_interval").map_or(parent.sync_interval, |Seconds(interval)| interval);
     if sync_interval < CoordinationConfig::SHORTEST_INTERVAL {
-        reader.error("sync_interval", format!("must be at least 10 ms, but is {sync_interval:?}"));
+        let seconds = sync_interval.as_secs_f64();
+        reader.error("sync_interval", format!("must be at least 10 ms, but is {seconds} s"));
     }
     let conflict_resolution = reader
         .parsed("conflict_resolution", |pointer, value| strategies.make(pointer, &value).map(|_| value))
@@ -311,6 +325,9 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
     let ttl = reader.optional::<Seconds>("ttl").map(|Seconds(ttl)| ttl).or(parent.ttl);
     if ttl.is_some_and(|ttl| ttl.is_zero()) {
         reader.error("ttl", "must be above 0");
+    }
+    if ttl.is_some_and(|ttl| ttl > CoordinationConfig::LONGEST_TTL) {
+        reader.error("ttl", "must be at most a year (365d)");
     }
     GroupConfig {
         sync_interval,
@@ -395,7 +412,7 @@ fn named<T: DeserializeOwned>(
         }
         match T::deserialize(entry) {
             Ok(entry) => read.push((at, entry)),
-            Err(error) => errors.push(FieldError::new(at, error.to_string())),
+            Err(error) => errors.push(FieldError::unread(at, &error.to_string())),
         }
     }
     if errors.is_empty() { Ok(read) } else { Err(errors) }

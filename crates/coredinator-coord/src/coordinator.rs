@@ -16,6 +16,7 @@ use crate::{
     engine::Engine,
     events::EventKind,
     group::Group,
+    inadmissible,
     resolve::{self, Chosen},
     transport::{AgentTransport, DecisionMessage},
 };
@@ -170,12 +171,10 @@ impl Coordinator {
     /// [`CoordError::Store`]; then nothing has changed.
     pub async fn register(&self, agent: Agent) -> Result<Registered, CoordError> {
         let engine = &self.engine;
-        let errors = agent.check("");
+        let mut errors = agent.check("");
+        errors.extend(inadmissible("", &agent));
         if !errors.is_empty() {
             return Err(CoordError::Invalid(errors));
-        }
-        if let Some(wrong) = agent.endpoint.as_deref().and_then(crate::transport::wrong_endpoint) {
-            return Err(CoordError::Invalid(vec![coredinator_core::FieldError::new("/endpoint", wrong)]));
         }
         engine.group(&agent.group)?;
         let epoch = engine.leading()?;
@@ -210,6 +209,9 @@ impl Coordinator {
         engine.book().remove(id);
         let group = engine.group(&agent.group)?;
         group.gone(&agent.agent_id, true);
+        if engine.book().count(Some(&agent.group)).0 == 0 {
+            crate::stats::nobody(&agent.group);
+        }
         // Whoever waits for a decision of it learns that there will be none.
         group.published.send_modify(|count| *count += 1);
         engine.events.tell(Some(&agent.group), EventKind::AgentLeft { agent_id: agent.agent_id.clone() });
@@ -269,7 +271,7 @@ impl Coordinator {
         engine.book().intend(Arc::new(intention), engine.now())?;
         let told = engine.book().told(id.as_str())?;
         if let Some(told) = told {
-            self.acknowledge(id.as_str(), told.cycle, told.epoch)?;
+            self.knows(id.as_str(), told.cycle, told.epoch)?;
         }
         group.heard(&id);
         self.accepted(&agent.group)
@@ -313,8 +315,22 @@ impl Coordinator {
     /// An agent knows what it was told. That it is not the last it was told is no error.
     ///
     /// # Errors
-    /// [`CoordError::UnknownAgent`].
+    /// [`CoordError::UnknownAgent`]; [`CoordError::NoSuchDecision`]: it was never told that.
     pub fn acknowledge(&self, id: &str, cycle: u64, epoch: u64) -> Result<(), CoordError> {
+        let engine = &self.engine;
+        let (agent, told) = {
+            let book = engine.book();
+            (Arc::clone(book.agent(id)?), book.told(id)?)
+        };
+        let last = told.map(|told| (told.cycle, told.epoch));
+        if last != Some((cycle, epoch)) && !engine.group(&agent.group)?.may_have_told(id, last, cycle, epoch) {
+            return Err(CoordError::NoSuchDecision { agent: id.to_owned(), cycle, epoch, last });
+        }
+        self.knows(id, cycle, epoch)
+    }
+
+    /// An agent knows a decision that it was given.
+    fn knows(&self, id: &str, cycle: u64, epoch: u64) -> Result<(), CoordError> {
         let engine = &self.engine;
         let mut book = engine.book();
         if book.acknowledge(id, cycle, epoch, engine.now())? {
@@ -507,7 +523,7 @@ impl Decisions {
         let told = engine.book().told(id)?;
         let Some(told) = told.filter(|told| self.last != Some((told.epoch, told.cycle))) else { return Ok(None) };
         self.last = Some((told.epoch, told.cycle));
-        self.coordinator.acknowledge(id, told.cycle, told.epoch)?;
+        self.coordinator.knows(id, told.cycle, told.epoch)?;
         Ok(Some(told))
     }
 }

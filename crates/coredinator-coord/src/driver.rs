@@ -24,6 +24,7 @@ use crate::{
     negotiate::CycleNegotiator,
     persist::GroupHead,
     resolve::{Chosen, resolve},
+    stats::nobody,
     transport::{Ask, DecisionMessage, TransportError},
 };
 
@@ -54,12 +55,13 @@ impl Driver {
         loop {
             tokio::select! {
                 // A group that is gone ends between two cycles.
-                () = self.group.retired.cancelled() => return,
+                () = self.group.retired.cancelled() => return nobody(&self.group.name),
                 () = self.group.wake.notified() => {}
                 () = tokio::time::sleep_until(next) => {
-                    if self.engine.config().enabled && self.engine.book().count(Some(&self.group.name)).0 > 0 {
-                        // Without the lease there is nothing to do; the status says why.
-                        let _ = self.cycle().await;
+                    let due = self.engine.config().enabled && self.engine.book().count(Some(&self.group.name)).0 > 0;
+                    // Without the lease there is nothing to do; the status says why.
+                    if !due || matches!(self.cycle().await, Err(CoordError::NotLeading(_))) {
+                        nobody(&self.group.name);
                     }
                     next = self.next_tick(next, interval);
                 }

@@ -34,6 +34,18 @@ pub enum CoordError {
         /// The number of the one that counts.
         known: u64,
     },
+    /// A decision that the agent was never given.
+    #[error("agent {agent:?} was given no decision of cycle {cycle} in epoch {epoch}{}", last_one(*.last))]
+    NoSuchDecision {
+        /// The agent.
+        agent: String,
+        /// The cycle that was named.
+        cycle: u64,
+        /// The epoch that was named.
+        epoch: u64,
+        /// Cycle and epoch of what it was last told.
+        last: Option<(u64, u64)>,
+    },
     /// As many agents as there may be are registered.
     #[error("there are {0} agents already, which is as many as there may be")]
     Full(
@@ -58,6 +70,10 @@ pub enum CoordError {
     /// The engine has been shut down.
     #[error("the coordination engine has been shut down")]
     Ended,
+}
+
+fn last_one(last: Option<(u64, u64)>) -> String {
+    last.map(|(cycle, epoch)| format!("; its last is of cycle {cycle} in epoch {epoch}")).unwrap_or_default()
 }
 
 impl CoordError {

@@ -11,7 +11,7 @@ use std::{
 use coredinator_core::{
     Epoch, FieldError,
     coordination::{AgentId, Resource, Variable},
-    field::join,
+    field::{join, nearest},
 };
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -217,7 +217,12 @@ impl Group {
         for (name, amount) in amounts {
             let pointer = join("", name);
             let Some(configured) = subjects.configured.iter().find(|resource| resource.name == *name) else {
-                errors.push(FieldError::new(pointer, format!("there is no resource {name:?}")));
+                let names: Vec<&str> = subjects.configured.iter().map(|resource| resource.name.as_str()).collect();
+                let error = FieldError::new(pointer, format!("there is no resource {name:?}"));
+                errors.push(match nearest(name, &names) {
+                    Some(near) => error.with_hint(format!("did you mean {near:?}?")),
+                    None => error,
+                });
                 continue;
             };
             errors.extend(changed(configured, *amount).check(&pointer));
@@ -314,6 +319,22 @@ impl Group {
         }
     }
 
+    /// Whether an agent that was last told `last` (cycle and epoch) may have been given a decision of this cycle and epoch. By
+    /// the record of the cycle, where that is kept; else whatever came before is believed.
+    pub(crate) fn may_have_told(&self, agent: &str, last: Option<(u64, u64)>, cycle: u64, epoch: u64) -> bool {
+        if let Some(record) = self.records().get(cycle) {
+            let told = record.outcome == crate::CycleOutcome::Distributed && record.epoch == epoch;
+            return told && record.plan.as_ref().is_some_and(|plan| plan.decision(agent).is_some());
+        }
+        let (current, newest) = {
+            let progress = self.progress();
+            (progress.epoch.0, progress.cycle)
+        };
+        let earlier_life = epoch < current && cycle <= newest;
+        let forgotten = last.is_some_and(|last| last.1 == epoch && cycle < last.0);
+        cycle > 0 && epoch > 0 && (earlier_life || forgotten)
+    }
+
     /// Begins to wait for acknowledgements of a cycle. Whoever acknowledges is told to the receiver.
     pub(crate) fn expect(
         &self,
@@ -345,7 +366,9 @@ impl Group {
         let unacknowledged: Vec<AgentId> =
             if distributed && record.cycle == cycle { waiting.into_iter().collect() } else { Vec::new() };
         let verified = record.plan.as_ref().is_some_and(|plan| plan.verified);
-        let success = distributed && verified && unacknowledged.is_empty();
+        // A cycle that all agents were silent in has lost nothing, and yet is not well.
+        let heard = record.took_part() > 0 || record.problem.agents.is_empty();
+        let success = distributed && verified && heard && unacknowledged.is_empty();
         let missing = unacknowledged.len();
         let settled = CycleRecord { unacknowledged, success: Some(success), ..CycleRecord::clone(&record) };
         records.replace_newest(Arc::new(settled));

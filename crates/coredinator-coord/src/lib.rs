@@ -11,6 +11,7 @@
 //! group) and `engine` (who leads) do the awaiting. What agents are told was written to the store before, under a lease: so
 //! no agent ever acts on plans of two coredinators, nor on one that a crash could undo.
 
+mod admission;
 mod agents;
 mod config;
 mod coordinator;
@@ -34,6 +35,7 @@ mod surroundings;
 pub mod transport;
 mod union;
 
+pub use admission::inadmissible;
 pub use agents::{AgentState, AgentView};
 pub use config::{AgentRule, CoordinationConfig, GroupConfig, HOST_RESOURCES};
 pub use coordinator::{

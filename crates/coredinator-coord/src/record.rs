@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
     Timestamp,
-    coordination::{AgentId, Intention, Plan, PlanStatus, ProblemDocument},
+    coordination::{AgentId, DecisionOutcome, Intention, Plan, PlanStatus, ProblemDocument},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -159,8 +159,8 @@ pub struct CycleRecord {
     /// Who took part and has not acknowledged its decision (yet).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unacknowledged: Vec<AgentId>,
-    /// Whether everybody who took part acknowledged a verified plan. Absent: that is not settled yet, which it is when the
-    /// next cycle of the group begins.
+    /// Whether everybody who took part acknowledged a verified plan; `false` where nobody did although there are agents.
+    /// Absent: that is not settled yet, which it is when the next cycle of the group begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success: Option<bool>,
 }
@@ -215,7 +215,7 @@ impl CycleRecord {
             outcome: self.outcome,
             status: plan.map(|plan| plan.status),
             agents: self.problem.agents.len(),
-            active: self.problem.intentions.len(),
+            active: self.took_part(),
             conflicts: plan.map_or(0, |plan| plan.conflicts.len()),
             objective: plan.map_or(0.0, |plan| plan.objective),
             gap: plan.map_or(0.0, |plan| plan.gap),
@@ -225,6 +225,12 @@ impl CycleRecord {
             unacknowledged: self.unacknowledged.len(),
             success: self.success,
         }
+    }
+
+    /// How many agents said something that counts.
+    pub(crate) fn took_part(&self) -> usize {
+        let Some(plan) = &self.plan else { return self.problem.intentions.len() };
+        plan.decisions.iter().filter(|decision| decision.outcome != DecisionOutcome::Defaulted).count()
     }
 
     /// About how many bytes it keeps in memory.

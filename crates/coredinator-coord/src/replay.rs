@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use coredinator_core::coordination::{Plan, PlanStatus, Problem};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     CoordError, CycleRecord, DecidedBy, Strategies,
@@ -35,6 +35,8 @@ pub enum Replayed {
 
 /// How long a replay may take.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// How many characters of a value are told.
+const SHOWN: usize = 80;
 
 /// Resolves a recorded cycle again, by whoever decided it then.
 ///
@@ -72,13 +74,71 @@ pub async fn replay(record: &CycleRecord, strategies: &Strategies) -> Result<Rep
     })
 }
 
+/// What is different, the first decision of which anything is before what is said of the plan.
 fn difference(then: &Plan, now: &Plan) -> Option<String> {
+    if then == now {
+        return None;
+    }
     let pairs = then.decisions.iter().zip(&now.decisions);
     if let Some((then, now)) = pairs.into_iter().find(|(then, now)| then != now) {
-        let told = |decision: &coredinator_core::coordination::Decision| {
-            format!("{} {:?} × {}", decision.outcome.as_str(), decision.option_id, decision.fraction)
-        };
-        return Some(format!("{} got {}, and now {}", then.agent_id, told(then), told(now)));
+        return Some(format!("{}: {}", then.agent_id, fields(then, now)));
     }
-    (then != now).then(|| "what the plan says of itself is another".to_owned())
+    let (then_for, now_for) = (then.decisions.len(), now.decisions.len());
+    if then_for != now_for {
+        return Some(format!("decisions for {then_for} agents, and now for {now_for}"));
+    }
+    Some(fields(then, now))
+}
+
+/// The fields in which two of a kind differ, with what they say.
+fn fields(then: &impl Serialize, now: &impl Serialize) -> String {
+    let fields = |of: Value| if let Value::Object(fields) = of { fields } else { Map::new() };
+    let mut then = fields(serde_json::to_value(then).unwrap_or_default());
+    let now = fields(serde_json::to_value(now).unwrap_or_default());
+    let told = |value: Option<&Value>| match value {
+        None | Some(Value::Null) => "nothing".to_owned(),
+        Some(value) => {
+            let text = value.to_string();
+            if text.chars().count() > SHOWN { text.chars().take(SHOWN).chain(['…']).collect() } else { text }
+        }
+    };
+    let mut different = Vec::new();
+    for (key, value) in &now {
+        let before = then.remove(key);
+        if before.as_ref() != Some(value) {
+            different.push(format!("{key} {}, and now {}", told(before.as_ref()), told(Some(value))));
+        }
+    }
+    different.extend(then.iter().map(|(key, value)| format!("{key} {}, and now nothing", told(Some(value)))));
+    different.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_differs_is_said() {
+        let plan = |change: &dyn Fn(&mut Value)| -> Plan {
+            let mut plan = json!({"group": "g", "cycle": 1, "epoch": 1, "strategy": "x", "status": "feasible", "conflicts": [], "values": {},
+                "utilization": {}, "objective": 3.0, "bound": 3.0, "gap": 0.0, "rounds": 0, "converged": true, "elapsed_ms": 1.0,
+                "verified": true, "decisions": [{"agent_id": "a", "outcome": "defaulted", "option_id": null, "fraction": 0.0,
+                "values": {}, "grant": {}, "action": null, "utility": 0.0, "reason": {"code": "silent", "text": "it is silent"}}]});
+            change(&mut plan);
+            serde_json::from_value(plan).unwrap()
+        };
+        let then = plan(&|_| ());
+        assert_eq!(difference(&then, &then), None);
+        let decision = |key: &'static str, value: Value| plan(&move |plan| plan["decisions"][0][key] = value.clone());
+        let told = |now: &Plan| difference(&then, now).unwrap();
+        assert_eq!(told(&decision("utility", json!(2.0))), "a: utility 0.0, and now 2.0");
+        assert_eq!(told(&decision("option_id", json!("run"))), "a: option_id nothing, and now \"run\"");
+        assert!(told(&decision("action", json!("x".repeat(1000)))).chars().count() < 200);
+        assert_eq!(told(&plan(&|plan| plan["objective"] = json!(2.5))), "objective 3.0, and now 2.5");
+        assert_eq!(told(&plan(&|plan| plan["decisions"] = json!([]))), "decisions for 1 agents, and now for 0");
+        let priced = told(&plan(&|plan| plan["prices"] = json!({"steam": 1.0})));
+        assert_eq!(priced, "prices nothing, and now {\"steam\":1.0}");
+    }
 }

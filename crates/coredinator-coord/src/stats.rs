@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use coredinator_core::coordination::Plan;
+use coredinator_core::coordination::{ConflictType, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{CycleOutcome, CycleRecord};
 
 /// How many of the newest durations the quantiles are of.
 const WINDOW: usize = 1000;
+
+/// What is told of the last cycle of each group.
+const AGENTS: &str = "coredinator_coordination_agents";
+const SILENT_AGENTS: &str = "coredinator_coordination_silent_agents";
+const GAP: &str = "coredinator_coordination_gap";
 
 /// How long something took, over time.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -30,7 +35,7 @@ pub struct Latency {
 pub struct GroupStats {
     /// Cycles that ended.
     pub cycles: u64,
-    /// Of the cycles that are settled, those in which everybody who took part acknowledged a verified plan.
+    /// Of the cycles that are settled, those in which somebody took part, and all who did acknowledged a verified plan.
     pub successes: u64,
     /// Cycles of which it is known whether they were a success.
     pub settled: u64,
@@ -142,6 +147,13 @@ impl Stats {
     }
 }
 
+/// Tells that no cycle of a group takes place, as nobody is there for one: what was told of the last is not true any more.
+pub(crate) fn nobody(group: &str) {
+    for name in [AGENTS, SILENT_AGENTS, GAP] {
+        metrics::gauge!(name, "group" => group.to_owned()).set(0.0);
+    }
+}
+
 fn count_plan(counted: &mut GroupStats, plan: &Plan) {
     counted.fallbacks += u64::from(plan.status == coredinator_core::coordination::PlanStatus::Fallback);
     counted.shed += plan.shed.len() as u64;
@@ -184,17 +196,22 @@ fn emit(record: &CycleRecord) {
     metrics::counter!("coredinator_coordination_agent_faults_total", "group" => group())
         .increment(record.agent_faults.len() as u64);
     let agents = record.problem.agents.len();
-    let silent = agents.saturating_sub(record.problem.intentions.len());
-    metrics::gauge!("coredinator_coordination_agents", "group" => group()).set(count(agents));
-    metrics::gauge!("coredinator_coordination_silent_agents", "group" => group()).set(count(silent));
+    let silent = agents.saturating_sub(record.took_part());
+    metrics::gauge!(AGENTS, "group" => group()).set(count(agents));
+    metrics::gauge!(SILENT_AGENTS, "group" => group()).set(count(silent));
     let Some(plan) = &record.plan else { return };
-    metrics::gauge!("coredinator_coordination_gap", "group" => group()).set(plan.gap);
+    metrics::gauge!(GAP, "group" => group()).set(plan.gap);
     metrics::counter!("coredinator_coordination_shed_total", "group" => group()).increment(plan.shed.len() as u64);
     let mut counts = GroupStats::default();
     count_plan(&mut counts, plan);
-    for (subtype, conflicts) in counts.conflicts {
-        let labels = [("group", group()), ("type", subtype)];
-        metrics::counter!("coredinator_coordination_conflicts_total", &labels).increment(conflicts);
+    for conflict in &plan.conflicts {
+        let kind = match conflict.kind {
+            ConflictType::ResourceContention => "resource_contention",
+            ConflictType::GoalInterference => "goal_interference",
+        };
+        let subtype = conflict.subtype.as_str();
+        metrics::counter!("coredinator_coordination_conflicts_total", "group" => group(), "type" => kind, "subtype" => subtype)
+            .increment(1);
     }
     for (outcome, decisions) in counts.decisions {
         let labels = [("group", group()), ("outcome", outcome)];

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use coredinator_coord::{
     HttpTransport,
-    transport::{AgentTransport, Ask, TransportError},
+    transport::{AgentTransport, Ask, DecisionMessage, NegotiationAnswer, NegotiationRequest, TransportError},
 };
 use coredinator_core::coordination::{Agent, AgentId, Intention};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -103,4 +105,30 @@ async fn nobody_there_is_unreachable() {
     drop(listener);
     let agent = Agent { endpoint: Some(endpoint), ..Agent::new(AgentId::new("a").unwrap()) };
     assert!(matches!(ask(&agent).await, Err(TransportError::Unreachable(_))));
+}
+
+/// Reads a text as a message, which says all that the text does and nothing else.
+fn same<T: Serialize + DeserializeOwned>(text: &str) -> T {
+    let told: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let message: T = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(serde_json::to_value(&message).unwrap(), told);
+    message
+}
+
+#[test]
+fn the_guide_shows_what_agents_get_and_answer() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/coordination.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let (_, section) = guide.split_once("### Agents that are asked\n").expect("there is a section about it");
+    let section = section.split("\n## ").next().unwrap();
+    let shown: Vec<&str> = section.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let [intention, decision, offer, answer] = shown[..] else { panic!("{} bodies are shown", shown.len()) };
+    let wanted = same::<Intention>(intention);
+    let told = same::<DecisionMessage>(decision);
+    assert!(wanted.options.iter().any(|option| Some(&option.id) == told.decision.option_id.as_ref()));
+    assert_eq!(same::<NegotiationRequest>(offer).proposed.agent_id, wanted.agent_id);
+    let revised = same::<NegotiationAnswer>(answer).intention.unwrap();
+    assert_eq!(revised.agent_id, wanted.agent_id);
+    let content = "{\"accept\": true}";
+    assert!(section.contains(content) && same::<NegotiationAnswer>(content).accept);
 }

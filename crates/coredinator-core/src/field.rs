@@ -41,6 +41,17 @@ impl FieldError {
         self
     }
 
+    /// What the reader of a type said of the value at `pointer`, in words that do not need the type: a word that is none of the
+    /// known ones with the nearest of them as a hint if one is near.
+    #[must_use]
+    pub fn unread(pointer: impl Into<String>, told: &str) -> Self {
+        let error = Self::new(pointer, plain_words::of(told));
+        match plain_words::unknown_word(told).and_then(|(word, known)| nearest(word, &known)) {
+            Some(near) => error.with_hint(format!("did you mean {near:?}?")),
+            None => error,
+        }
+    }
+
     /// An unknown key, with the nearest of the known ones as a hint if one is near.
     #[must_use]
     pub fn unknown(pointer: &str, key: &str, known: &[&str]) -> Self {
@@ -81,10 +92,14 @@ pub fn join(pointer: &str, key: &str) -> String {
 /// The known word that is near enough to `word` to be what was meant.
 #[must_use]
 pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let length = word.chars().count();
+    let within = |candidate: &str| candidate.len().max(word.len()).div_ceil(3);
     known
         .iter()
+        // Of lengths too far apart the distance, which takes time, need not be asked.
+        .filter(|&&candidate| candidate.chars().count().abs_diff(length) <= within(candidate))
         .map(|&candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|&(distance, candidate)| distance <= candidate.len().max(word.len()).div_ceil(3))
+        .filter(|&(distance, candidate)| distance <= within(candidate))
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -160,7 +175,7 @@ impl FieldReader {
         self.raw(key).and_then(|value| match T::deserialize(&value) {
             Ok(read) => Some(read),
             Err(error) => {
-                self.error(key, error.to_string());
+                self.push(FieldError::unread(join(&self.pointer, key), &error.to_string()));
                 None
             }
         })
@@ -234,6 +249,80 @@ pub fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// What serde says of a value that is not of the type wanted, without the names of types.
+mod plain_words {
+    /// How much is shown of a text.
+    const SHOWN: usize = 64;
+
+    pub(super) fn of(told: &str) -> String {
+        if let Some((word, known)) = unknown_word(told) {
+            let known: Vec<String> = known.iter().map(|known| format!("{known:?}")).collect();
+            let known = match &known[..] {
+                [one] => one.clone(),
+                many => format!("one of {}", many.join(", ")),
+            };
+            return format!("must be {known}, but is {:?}", cut(word));
+        }
+        if let Some(field) = told.strip_prefix("missing field ") {
+            return format!("{:?} is missing", field.trim_matches('`'));
+        }
+        let rest = ["invalid type: ", "invalid value: "].iter().find_map(|start| told.strip_prefix(start));
+        match rest.and_then(|rest| rest.rsplit_once(", expected ")) {
+            Some((found, wanted)) => format!("expected {}, but found {}", expected(wanted), found_one(found)),
+            None => told.to_owned(),
+        }
+    }
+
+    /// A word that is none of the known ones, and these.
+    pub(super) fn unknown_word(told: &str) -> Option<(&str, Vec<&str>)> {
+        let (word, known) = told.strip_prefix("unknown variant `")?.rsplit_once("`, expected ")?;
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        (!known.is_empty()).then_some((word, known))
+    }
+
+    fn expected(wanted: &str) -> String {
+        let range = |least: &dyn std::fmt::Display, most: &dyn std::fmt::Display| {
+            format!("a whole number of {least} to {most}")
+        };
+        match wanted {
+            "f64" | "f32" => "a number".to_owned(),
+            "u8" => range(&u8::MIN, &u8::MAX),
+            "u16" => range(&u16::MIN, &u16::MAX),
+            "u32" => range(&u32::MIN, &u32::MAX),
+            "u64" | "u128" | "usize" => "a whole number of 0 or more".to_owned(),
+            "i32" => range(&i32::MIN, &i32::MAX),
+            "i64" | "i128" | "isize" => "a whole number".to_owned(),
+            "a string" | "a borrowed string" => "a text".to_owned(),
+            "a boolean" => "true or false".to_owned(),
+            "a sequence" => "a list".to_owned(),
+            "a map" => "an object".to_owned(),
+            structure if structure.starts_with("struct ") => "an object".to_owned(),
+            other => other.to_owned(),
+        }
+    }
+
+    fn found_one(found: &str) -> String {
+        match found {
+            "null" | "unit value" | "Option value" => "nothing".to_owned(),
+            "map" => "an object".to_owned(),
+            "sequence" => "a list".to_owned(),
+            _ => match found.split_once('`') {
+                Some(("integer " | "floating point " | "boolean " | "character ", value)) => {
+                    value.trim_matches('`').to_owned()
+                }
+                _ => cut(found.strip_prefix("string ").unwrap_or(found)),
+            },
+        }
+    }
+
+    fn cut(text: &str) -> String {
+        match text.char_indices().nth(SHOWN) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text.to_owned(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -251,6 +340,47 @@ mod tests {
         assert_eq!(pointers, ["/s/port", "/s/a~1b", "/s/hosst"]);
         assert_eq!(errors[2].hint.as_deref(), Some("did you mean \"host\"?"));
         assert_eq!(errors[1].hint, None);
+    }
+
+    #[test]
+    fn no_names_of_types() {
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Word {
+            Linear,
+            Quadratic,
+        }
+        #[derive(Debug, Deserialize)]
+        struct Inner {
+            #[expect(dead_code, reason = "only read")]
+            cycles: u32,
+        }
+        fn told<T: DeserializeOwned>(value: &Value) -> String {
+            let mut reader = FieldReader::new("", json!({ "x": value }));
+            assert!(reader.optional::<T>("x").is_none());
+            reader.finish(|| ()).unwrap_err()[0].to_string()
+        }
+        for (told, wanted) in [
+            (told::<f64>(&json!("much")), "expected a number, but found \"much\""),
+            (told::<u64>(&json!(-1)), "expected a whole number of 0 or more, but found -1"),
+            (told::<u16>(&json!(70_000)), "expected a whole number of 0 to 65535, but found 70000"),
+            (told::<u64>(&json!(1.5)), "expected a whole number of 0 or more, but found 1.5"),
+            (told::<bool>(&json!([1])), "expected true or false, but found a list"),
+            (told::<String>(&json!({})), "expected a text, but found an object"),
+            (told::<Vec<u8>>(&json!(true)), "expected a list, but found true"),
+            (told::<Inner>(&json!(5)), "expected an object, but found 5"),
+            (told::<Inner>(&json!({})), "\"cycles\" is missing"),
+            (
+                told::<Word>(&json!("linea")),
+                "must be one of \"linear\", \"quadratic\", but is \"linea\" (did you mean \"linear\"?)",
+            ),
+            (told::<Word>(&json!("cubes")), "must be one of \"linear\", \"quadratic\", but is \"cubes\""),
+        ] {
+            assert_eq!(told, format!("/x: {wanted}"));
+        }
+        let long = FieldError::unread("", &format!("invalid type: string {:?}, expected f64", "ä".repeat(1000)));
+        assert!(long.detail.len() < 200 && long.detail.ends_with('…'), "{long}");
+        assert_eq!(FieldError::unread("/x", "as it is").detail, "as it is");
     }
 
     #[test]

@@ -351,7 +351,7 @@ fn read_probe(reader: &mut FieldReader, fallback: &Fallback<'_>) -> Option<Probe
         "heartbeat" => {
             let ttl = ttl.map_or(Duration::from_secs(30), |s| s.0);
             if ttl < Duration::from_millis(10) {
-                reader.error("ttl", format!("must be at least 10 ms, but is {ttl:?}"));
+                reader.error("ttl", format!("must be at least 10 ms, but is {} s", ttl.as_secs_f64()));
             }
             Some(ProbeSpec::Heartbeat { ttl })
         }

@@ -8,6 +8,8 @@ mod config_schema;
 mod contract;
 #[path = "api_suite/coordination.rs"]
 mod coordination;
+#[path = "api_suite/coordination_metrics.rs"]
+mod coordination_metrics;
 #[path = "api_suite/database.rs"]
 mod database;
 mod described;

@@ -89,11 +89,12 @@ async fn people_get_a_table() {
 #[tokio::test]
 async fn a_wish_that_cannot_be_understood_costs_its_agent_alone() {
     let mut problem = contention(&[("a", 3, 6.0), ("b", 2, 3.0)]);
-    problem["intentions"][0]["options"][0]["demands"]["water"] = 1.into();
+    problem["intentions"][0]["options"][0]["demands"]["steem"] = 1.into();
     let output = solve(&problem.to_string(), &["-o", "json"]).await;
     let made: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((code(&output), grants(&made)), (0, vec![0.0, 3.0]));
-    assert!(stderr(&output).contains("what a wants does not count: /options/0/demands/water"), "{}", stderr(&output));
+    let told = "what a wants does not count: /options/0/demands/steem: there is no resource \"steem\" (did you mean \"steam\"?)";
+    assert!(stderr(&output).contains(told), "{}", stderr(&output));
 }
 
 #[tokio::test]
@@ -119,6 +120,30 @@ async fn everything_wrong_with_a_problem_is_told() {
         "{}",
         stderr(&output)
     );
+}
+
+#[tokio::test]
+async fn the_record_of_a_cycle_is_known_for_what_it_is() {
+    let record =
+        json!({"group": "default", "cycle": 3, "decided_by": "strategy", "problem": contention(&[("a", 1, 1.0)])});
+    let output = solve(&record.to_string(), &[]).await;
+    assert_eq!(code(&output), 2);
+    let told = stderr(&output);
+    assert!(told.contains("standard input is the record of a cycle, not a problem"), "{told}");
+    assert!(told.contains("coredinator replay -") && !told.contains("unknown field"), "{told}");
+}
+
+#[tokio::test]
+async fn a_loss_has_no_gap_in_percent_and_nothing_is_worth_0() {
+    let mut problem = contention(&[("a", 1, 6.0)]);
+    problem["agents"][0].as_object_mut().unwrap().remove("fallback");
+    problem["intentions"][0]["options"][0]["utility"] = (-3).into();
+    let output = solve(&problem.to_string(), &["--strategy", "resource_based"]).await;
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("objective -3 of at most 0, "), "{shown}");
+    let nobody = solve("{\"agents\": []}", &["-o", "json"]).await;
+    let shown = String::from_utf8_lossy(&nobody.stdout).into_owned();
+    assert!(shown.contains("\"objective\"") && !shown.contains("-0.0"), "{shown}");
 }
 
 #[tokio::test]
@@ -150,6 +175,19 @@ async fn strategies_are_named_with_their_options_or_by_a_file() {
     let option = solve(&problem, &["--option", "colour=red"]).await;
     assert_eq!(code(&option), 2);
     assert!(stderr(&option).contains("/priority_based/colour: unknown field \"colour\""), "{}", stderr(&option));
+    for (options, wanted) in [
+        (&["ageing.cycles=5", "ageing.at_most=3"][..], ""),
+        (&["ageing=1", "ageing.cycles=0"], "/priority_based/ageing: cycles must be 1 to 1000, but is 0"),
+        (&["ageing=5"], "/priority_based/ageing: expected an object, but found 5"),
+        (&["ageing.cycle=5"], "/priority_based/ageing: unknown field"),
+    ] {
+        let args: Vec<&str> = options.iter().flat_map(|option| ["--option", option]).collect();
+        let output = solve(&problem, &args).await;
+        assert_eq!(code(&output), if wanted.is_empty() { 0 } else { 2 }, "{options:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(wanted), "{wanted}\n{}", stderr(&output));
+    }
+    let nowhere = solve(&problem, &["--strategy", "http"]).await;
+    assert!(stderr(&nowhere).contains("/http/url: must be given"), "{}", stderr(&nowhere));
     let file = tempfile::NamedTempFile::new().unwrap();
     for (text, code_wanted) in
         [("priority_based\n", 0), ("priority_based: {}\n", 0), ("{\"priority\": {}}", 2), ("[", 2)]

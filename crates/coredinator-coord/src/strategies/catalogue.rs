@@ -73,7 +73,8 @@ impl Strategies {
     /// No such strategy (with the nearest name), or options that it does not take.
     pub fn make(&self, pointer: &str, choice: &Value) -> Result<Arc<dyn CoordinationStrategy>, Vec<FieldError>> {
         let (name, at, options) = match choice {
-            Value::String(name) => (name, pointer.to_owned(), Value::Object(Map::new())),
+            // As if it were the key of an object without options.
+            Value::String(name) => (name, join(pointer, name), Value::Object(Map::new())),
             Value::Object(one) if one.len() == 1 => {
                 let Some((name, options)) = one.iter().next() else { return Err(Vec::new()) };
                 let options = if options.is_null() { Value::Object(Map::new()) } else { options.clone() };

@@ -67,6 +67,16 @@ fn after_a_kill_everything_goes_on_under_a_new_epoch() {
         let names: Vec<&str> = agents.iter().map(|view| view.agent.agent_id.as_str()).collect();
         assert_eq!(names, ["a_1", "b"]);
         assert_eq!((agents[0].agent.priority, agents[0].holding.as_ref().unwrap().grant["steam"]), (2, 6.0));
+        // What was told then is acknowledged still; what nobody can have been told is not.
+        assert!(engine.cycle("default", 2).unwrap().is_none(), "records do not outlive the process");
+        engine.acknowledge("a_1", 2, 1).unwrap();
+        for (cycle, epoch) in [(3, 1), (2, 2), (2, 3)] {
+            let refused = engine.acknowledge("a_1", cycle, epoch);
+            assert!(
+                matches!(refused, Err(CoordError::NoSuchDecision { last: None, .. })),
+                "{cycle} {epoch} {refused:?}"
+            );
+        }
         // Silent so far, it keeps what it holds; the other gets what is left.
         engine.intend(wants("b", 1, &[("run", 6.0, 1.0), ("less", 2.0, 0.5)])).unwrap();
         let record = engine.step("default").await.unwrap();

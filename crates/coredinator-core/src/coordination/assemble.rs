@@ -50,8 +50,9 @@ pub fn assemble(problem: &Problem, resolution: &Resolution, header: &PlanHeader)
         decision.reason = reason(problem, resolution, at, &decision, note, involved.get(party.id()));
         decisions.push(decision);
     }
-    let objective = resolution.objective(problem);
-    let bound = resolution.bound.unwrap_or_else(|| loosest_bound(problem)).max(objective);
+    // A sum of nothing is -0, which people would wonder about.
+    let objective = resolution.objective(problem) + 0.0;
+    let bound = resolution.bound.unwrap_or_else(|| loosest_bound(problem)).max(objective) + 0.0;
     let scale = bound.abs().max(objective.abs());
     let status = if header.fallback || resolution.cut_short {
         PlanStatus::Fallback

@@ -10,7 +10,10 @@ use super::{
     number::{is_amount, is_number},
     resource::{Resource, ResourceKind, Variable},
 };
-use crate::{FieldError, field::join};
+use crate::{
+    FieldError,
+    field::{join, nearest},
+};
 
 /// What an agent wants this cycle: one of some options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -172,6 +175,19 @@ impl<'a> Known<'a> {
         self.resources.binary_search_by(|known| known.name.as_str().cmp(name)).ok().map(|at| &self.resources[at])
     }
 
+    /// What is not there, with the nearest that is.
+    fn absent(self, (at, what, name): (String, &str, &String)) -> FieldError {
+        let names: Vec<&str> = match what {
+            "resource" => self.resources.iter().map(|known| known.name.as_str()).collect(),
+            _ => self.variables.iter().map(|known| known.name.as_str()).collect(),
+        };
+        let error = FieldError::new(at, format!("there is no {what} {name:?}"));
+        match nearest(name, &names) {
+            Some(near) => error.with_hint(format!("did you mean {near:?}?")),
+            None => error,
+        }
+    }
+
     fn has_variable(self, name: &str) -> bool {
         self.variables.binary_search_by(|known| known.name.as_str().cmp(name)).is_ok()
     }
@@ -214,6 +230,7 @@ impl ActionOption {
     pub(crate) fn check(&self, pointer: &str, known: Option<Known<'_>>, limits: &Limits) -> Vec<FieldError> {
         let mut errors = check_label(pointer, "id", &self.id);
         let mut error = |at: String, detail: String| errors.push(FieldError::new(at, detail));
+        let mut absent = Vec::new();
         let under = |field: &str, name: &str| join(&format!("{pointer}/{field}"), name);
         if !is_number(self.utility) {
             error(format!("{pointer}/utility"), format!("must be a number, but is {}", self.utility));
@@ -241,7 +258,7 @@ impl ActionOption {
             if !is_amount(amount) {
                 error(under("demands", name), format!("must be an amount of 0 or more, but is {amount}"));
             } else if resource == Some(None) {
-                error(under("demands", name), format!("there is no resource {name:?}"));
+                absent.push((under("demands", name), "resource", name));
             } else if resource.flatten().is_some_and(|resource| resource.kind == ResourceKind::Unit) {
                 if self.elastic.is_some() && amount > 0.0 {
                     error(
@@ -259,7 +276,7 @@ impl ActionOption {
             let at = under("claims", name);
             let (low, high) = (min.unwrap_or(value), max.unwrap_or(value));
             if unknown(name) {
-                error(at, format!("there is no variable {name:?}"));
+                absent.push((at, "variable", name));
             } else if !([value, low, high].into_iter().all(is_number) && low <= value && value <= high) {
                 error(at, format!("min {low}, value {value} and max {high} must be numbers in this order"));
             } else if !is_number(weight) || weight <= 0.0 {
@@ -268,10 +285,13 @@ impl ActionOption {
         }
         for (name, &strength) in &self.effects {
             if unknown(name) {
-                error(under("effects", name), format!("there is no variable {name:?}"));
+                absent.push((under("effects", name), "variable", name));
             } else if !is_number(strength) {
                 error(under("effects", name), format!("must be a number, but is {strength}"));
             }
+        }
+        if let Some(known) = known {
+            errors.extend(absent.into_iter().take(MAX_ERRORS).map(|told| known.absent(told)));
         }
         errors
     }

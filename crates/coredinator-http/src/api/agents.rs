@@ -51,8 +51,9 @@ pub(super) async fn register(
 ) -> Result<Response, Problem> {
     let coordinator = api.coordinator()?;
     let document = require_json(&headers, body, api.options.max_intention).await?;
-    coordination::agent(&document).map_err(Problem::invalid)?;
-    let agent = coordinator.config().parse_agent("", &document).map_err(Problem::invalid)?;
+    let config = coordinator.config();
+    let agent =
+        coordination::agent(&document, |document| config.parse_agent("", document)).map_err(Problem::invalid)?;
     let registered = coordinator.register(agent).await.map_err(|error| match error {
         CoordError::UnknownGroup { .. } => Problem::invalid(vec![FieldError::new("/group", error.to_string())]),
         other => other.into(),
@@ -283,7 +284,7 @@ fn sent(id: String, told: &DecisionMessage) -> Sent {
     Sent::default().id(id).data(json)
 }
 
-/// Takes an agent's word that it knows a decision. That it is not its last one is no error.
+/// Takes an agent's word that it knows a decision. That it is not its last one is no error; that it was never given is one.
 #[utoipa::path(
     post, path = "/api/coredinator/agents/{agent_id}/decision/ack", tag = "agents", operation_id = "acknowledge",
     params(("agent_id" = String, Path, description = "the agent's name")),
@@ -292,7 +293,7 @@ fn sent(id: String, told: &DecisionMessage) -> Sent {
         (status = 204, description = "heard"),
         (status = 400, description = "malformed", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, description = "no such agent", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "coordination is disabled", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "coordination is disabled, or the agent was given no such decision", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 413, description = "too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "not JSON", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "not valid: all that is wrong", body = ProblemDocument, content_type = "application/problem+json"),

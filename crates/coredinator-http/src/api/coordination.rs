@@ -105,8 +105,9 @@ pub(super) async fn cycle(
         Some(newest) if newest.cycle < number => {
             format!("cycle {number} of {group:?} has not ended yet; the newest is {}", newest.cycle)
         }
-        Some(_) => format!("cycle {number} of {group:?} is not kept"),
-        None => format!("no cycle of {group:?} has ended yet"),
+        Some(_) => format!("cycle {number} of {group:?} is not kept: records go after a while, and with the process"),
+        // There may have been some in an earlier life.
+        None => format!("no cycle of {group:?} has ended since this coredinator was started"),
     };
     Err(Problem::new(StatusCode::NOT_FOUND, "NotFound", detail))
 }

@@ -199,6 +199,7 @@ impl From<CoordError> for Problem {
             }
             CoordError::Invalid(errors) => Self::invalid(errors),
             CoordError::Stale { .. } => Self::conflict("Stale", text),
+            CoordError::NoSuchDecision { .. } => Self::conflict("NoSuchDecision", text),
             CoordError::Full(_) => Self::conflict("Full", text),
             CoordError::NotLeading(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "NotLeading", text).retryable(),
             CoordError::NoPlan(_) => Self::conflict("NoPlan", text),

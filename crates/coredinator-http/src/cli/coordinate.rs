@@ -36,7 +36,13 @@ const MAX_BYTES: u64 = 256 << 20;
 pub async fn run(program: &Program, output: &Output, args: &CoordinateArgs) -> Result<(), Failure> {
     let strategy = strategy(program, &args.strategy)?;
     let name = if is_stdin(&args.problem) { "standard input".to_owned() } else { args.problem.display().to_string() };
-    let mut document = problem_from_json(&read(&args.problem)?).map_err(|errors| invalid(&name, &errors))?;
+    let text = read(&args.problem)?;
+    let mut document = problem_from_json(&text).map_err(|errors| match is_record(&text) {
+        true => Failure::new(ExitStatus::Usage, format!("{name} is the record of a cycle, not a problem"))
+            .hint(format!("\"coredinator replay {}\" solves it again", args.problem.display())),
+        false => invalid(&name, &errors),
+    })?;
+    drop(text);
     if let Some(iterations) = args.iterations {
         document.budget.iterations = Some(iterations);
     }
@@ -57,6 +63,12 @@ pub async fn run(program: &Program, output: &Output, args: &CoordinateArgs) -> R
         show(output, plan, problem.document())?;
     }
     if resolved.faults.is_empty() { Ok(()) } else { Err(failed(&resolved.faults, resolved.plan.as_ref())) }
+}
+
+/// Whether a text that is no problem is the record of a cycle, which holds one.
+fn is_record(text: &[u8]) -> bool {
+    let document: Value = serde_json::from_slice(text).unwrap_or_default();
+    document.get("problem").is_some_and(Value::is_object) && document.get("decided_by").is_some()
 }
 
 /// Writes a plan.
@@ -106,8 +118,28 @@ pub(super) fn choice(name: &str, options: &[(String, Value)], file: Option<&Path
     if options.is_empty() {
         return Ok(("the strategy".to_owned(), name.into()));
     }
-    let options: Map<String, Value> = options.iter().cloned().collect();
-    Ok(("the strategy".to_owned(), Value::Object(Map::from_iter([(name.to_owned(), Value::Object(options))]))))
+    let mut given = Map::new();
+    for (path, value) in options {
+        put(&mut given, path, value.clone());
+    }
+    Ok(("the strategy".to_owned(), Value::Object(Map::from_iter([(name.to_owned(), Value::Object(given))]))))
+}
+
+/// Sets an option; one whose name has dots, inside others: `ageing.cycles`.
+fn put(options: &mut Map<String, Value>, path: &str, value: Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        options.insert(path.to_owned(), value);
+        return;
+    };
+    match options.entry(first).or_insert_with(|| Value::Object(Map::new())) {
+        Value::Object(inner) => put(inner, rest, value),
+        // What is no object has nothing inside: the last word counts, as for an option that is given twice.
+        other => {
+            let mut inner = Map::new();
+            put(&mut inner, rest, value);
+            *other = Value::Object(inner);
+        }
+    }
 }
 
 /// Everything that is wrong with a document.

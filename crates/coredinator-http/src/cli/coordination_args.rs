@@ -62,7 +62,7 @@ pub struct SwitchArgs {
     /// The strategy to switch to, from the next cycle on; none: show which are in force
     #[arg(value_name = "NAME", conflicts_with = "strategy_file")]
     pub name: Option<String>,
-    /// An option of it, such as when_it_does_not_fit=block; several, if repeated
+    /// An option of it, such as when_it_does_not_fit=block or ageing.cycles=5; several, if repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = option, requires = "name")]
     pub option: Vec<(String, Value)>,
     /// A file (YAML or JSON) that says both, as conflict_resolution does in a configuration
@@ -119,7 +119,7 @@ pub struct StrategyArgs {
     /// The strategy's name [default: priority_based]
     #[arg(short, long, value_name = "NAME", conflicts_with = "strategy_file")]
     pub strategy: Option<String>,
-    /// An option of it, such as when_it_does_not_fit=block; several, if repeated
+    /// An option of it, such as when_it_does_not_fit=block or ageing.cycles=5; several, if repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = option, conflicts_with = "strategy_file")]
     pub option: Vec<(String, Value)>,
     /// A file (YAML or JSON) that says both, as conflict_resolution does in a configuration

@@ -59,7 +59,7 @@ fn cycle_headings(wide: bool) -> Vec<&'static str> {
 
 fn cycle_row(summary: &Value, wide: bool, now: Timestamp) -> Vec<String> {
     let took = summary.get("total_ms").and_then(Value::as_f64).map_or_else(|| NONE.to_owned(), milliseconds);
-    let gap = summary.get("gap").and_then(Value::as_f64);
+    let gap = plan_view::gap(summary);
     let mut row = vec![
         number(summary, "cycle"),
         when(summary, "started_at", now),

@@ -93,12 +93,17 @@ pub fn plan(plan: &Value, problem: Option<&Value>, wide: bool) -> String {
     out
 }
 
+/// How far a plan is from the best there is, where a share of what it is worth says that. Of a loss it does not: from -3 to a
+/// bound of 0 are 100 %, and so are they from -1.
+pub(super) fn gap(plan: &Value) -> Option<f64> {
+    let gap = plan.get("gap").and_then(Value::as_f64)?;
+    let is_loss = plan.get("objective").and_then(Value::as_f64).is_some_and(|objective| objective < 0.0);
+    (gap == 0.0 || !is_loss).then_some(gap)
+}
+
 fn heading(plan: &Value) -> String {
     let whole = |key: &str| plan.get(key).and_then(Value::as_u64).unwrap_or_default();
-    let gap = match plan.get("gap").and_then(Value::as_f64) {
-        Some(gap) => format!(" (gap {}%)", amount(gap * 100.0)),
-        None => String::new(),
-    };
+    let gap = gap(plan).map_or_else(String::new, |gap| format!(" (gap {}%)", amount(gap * 100.0)));
     let rounds = match whole("rounds") {
         0 => String::new(),
         rounds if plan.get("converged").and_then(Value::as_bool) == Some(false) => {

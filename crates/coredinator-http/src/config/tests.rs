@@ -147,7 +147,7 @@ fn errors_of_other_layers_name_them() {
     assert_eq!(
         problems(loader(SPECIFICATION).environment(environment)),
         [
-            "COREDINATOR_PORT: coredinator.port: invalid type: string \"x\", expected u16",
+            "COREDINATOR_PORT: coredinator.port: expected a whole number of 0 to 65535, but found \"x\"",
             "COREDINATOR_HEALTH_CHECK__RETRIES: coredinator.health_check.retries: must be at least 1, but is 0",
         ]
     );
@@ -185,7 +185,7 @@ servces: {}
         problems(loader(text)),
         [
             "c.yaml:13:1: servces: unknown field \"servces\"",
-            "c.yaml:3:18: coredinator.health_check.interval: invalid value: integer `-1`, expected a duration: a number of seconds, or text such as \"250ms\" or \"1m30s\"",
+            "c.yaml:3:18: coredinator.health_check.interval: expected a duration: a number of seconds, or text such as \"250ms\" or \"1m30s\", but found -1",
             "c.yaml:2:3: coredinator.prot: unknown field \"prot\"\n  hint: did you mean \"port\"?",
             "c.yaml:9:5: coredinator.services.Bad_Name.name: a service's name must consist of a-z, 0-9 and '-', but has 'B'",
             "c.yaml:10:5: coredinator.services.coreio.port: an external service needs the port at which it is reached",
@@ -451,11 +451,30 @@ fn coordination_is_read_as_the_rest() {
     }
     assert_eq!(told.len(), 5, "{told:#?}");
     assert_eq!(
+        problems(loader("coredinator:\n  coordination:\n    sync_interval: 0\n    ttl: 366d\n")),
+        [
+            "c.yaml:3:5: coredinator.coordination.sync_interval: must be at least 10 ms, but is 0 s",
+            "c.yaml:4:5: coredinator.coordination.ttl: must be at most a year (365d)",
+        ]
+    );
+    assert_eq!(
         problems(loader("coordination: {}")),
         [
             "c.yaml:1:1: coordination: unknown field \"coordination\"\n  hint: it belongs below \"coredinator:\", indented: coredinator.coordination"
         ]
     );
+}
+
+#[test]
+fn the_guide_to_coordination_shows_a_section_that_loads() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/coordination.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let section = guide.split("```yaml\n").find(|text| text.starts_with("coredinator:\n")).unwrap();
+    let config = load(section.split("```").next().unwrap()).config.coordination;
+    assert_eq!((config.max_priority, config.max_weight), (Some(3), Some(1.0)));
+    // Only where priority decides does it matter who is preemptible.
+    assert_eq!(config.groups["default"].conflict_resolution, json!({"priority_based": {"grace": 2}}));
+    assert!(config.agents.values().any(|rule| rule.preemptible == Some(false)));
 }
 
 #[test]

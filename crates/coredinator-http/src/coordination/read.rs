@@ -3,9 +3,11 @@
 //! What is right goes through their own `Deserialize`. What that refuses, which stops at the first error, is held against
 //! the [shape](super::shape) of the type, so that all errors are told.
 
+use coredinator_coord::inadmissible;
 use coredinator_core::{
     FieldError,
-    coordination::{Agent, Intention, ProblemDocument},
+    coordination::{Agent, Intention, Problem, ProblemDocument},
+    field::join,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -21,7 +23,19 @@ const MAX_ERRORS: usize = 100;
 /// # Errors
 /// Everything that is wrong with its form, with pointers into it.
 pub fn problem(value: &Value) -> Result<ProblemDocument, Vec<FieldError>> {
-    read(value, &shape::PROBLEM)
+    read(value, &shape::PROBLEM).and_then(admitted)
+}
+
+/// A problem whose agents could register; else all that is wrong with it.
+fn admitted(document: ProblemDocument) -> Result<ProblemDocument, Vec<FieldError>> {
+    let agents = document.agents.iter().enumerate();
+    let mut errors: Vec<FieldError> =
+        agents.flat_map(|(at, agent)| inadmissible(&format!("/agents/{at}"), agent)).collect();
+    if errors.is_empty() {
+        return Ok(document);
+    }
+    errors.extend(Problem::new(document).err().unwrap_or_default());
+    Err(errors)
 }
 
 /// Reads a problem on paper from the text of a file.
@@ -30,18 +44,42 @@ pub fn problem(value: &Value) -> Result<ProblemDocument, Vec<FieldError>> {
 /// As [`problem`]; of a text that is no JSON, the line and column.
 pub fn problem_from_json(text: &[u8]) -> Result<ProblemDocument, Vec<FieldError>> {
     // Straight to the types: a problem of ten thousand agents is several megabytes.
-    serde_json::from_slice(text).or_else(|_| match serde_json::from_slice::<Value>(text) {
+    if let Ok(document) = serde_json::from_slice(text) {
+        return admitted(document);
+    }
+    match serde_json::from_slice::<Value>(text) {
         Ok(value) => problem(&value),
         Err(error) => Err(vec![FieldError::new("", format!("not JSON: {error}"))]),
-    })
+    }
 }
 
-/// Reads an agent. Whether what it says is possible is for [`Agent::check`] to say.
+/// Reads an agent by `possible`, which says whether what it says can be.
 ///
 /// # Errors
-/// Everything that is wrong with its form.
-pub fn agent(value: &Value) -> Result<Agent, Vec<FieldError>> {
-    read(value, &shape::AGENT)
+/// Everything that is wrong with its form, and with what is said by those of its fields that can be read.
+pub fn agent(
+    value: &Value,
+    possible: impl Fn(&Value) -> Result<Agent, Vec<FieldError>>,
+) -> Result<Agent, Vec<FieldError>> {
+    let mut errors = match read::<Agent>(value, &shape::AGENT) {
+        Ok(_) => return possible(value),
+        Err(errors) => errors,
+    };
+    let Value::Object(fields) = value else { return Err(errors) };
+    let is_wrong = |key: &str| {
+        let pointer = join("", key);
+        let within = |error: &FieldError| error.pointer.strip_prefix(&pointer).map(|rest| rest.chars().next());
+        errors.iter().filter_map(within).any(|next| matches!(next, None | Some('/')))
+    };
+    let mut rest = fields.clone();
+    rest.retain(|key, _| !is_wrong(key));
+    // What is left must not be wrong for want of what was left out.
+    rest.entry("agent_id").or_insert_with(|| "unnamed".into());
+    if !rest.contains_key("endpoint") && fields.contains_key("endpoint") {
+        rest.remove("negotiates");
+    }
+    errors.extend(possible(&Value::Object(rest)).err().unwrap_or_default());
+    Err(errors)
 }
 
 /// Reads an intention. Whether what it names exists is for [`Intention::check`] to say.
@@ -61,7 +99,7 @@ fn read<T: DeserializeOwned>(value: &Value, shape: &Shape) -> Result<T, Vec<Fiel
     shape.errors("", value, &mut errors);
     errors.truncate(MAX_ERRORS);
     if errors.is_empty() {
-        errors.push(FieldError::new("", error.to_string()));
+        errors.push(FieldError::unread("", &error.to_string()));
     }
     Err(errors)
 }
@@ -126,12 +164,12 @@ mod tests {
         assert_eq!(
             told(&wrong),
             [
-                "/resources/0/capacity: invalid type: string \"much\", expected f64",
-                "/agents/0/fallback/utility: invalid type: null, expected f64",
+                "/resources/0/capacity: expected a number, but found \"much\"",
+                "/agents/0/fallback/utility: expected a number, but found nothing",
                 "/agents/1/agent_id: is missing",
                 "/agents/1/fallback: a fallback is \"hold\", \"default\", \"release\" or an option, but this is \"holt\" (did you mean \"hold\"?)",
                 "/intentions/0/options/0/claims/level/valu: unknown field \"valu\" (did you mean \"value\"?)",
-                "/intentions/0/options/0/elastic/shape: unknown variant `cubic`, expected one of `linear`, `quadratic`, `log`",
+                "/intentions/0/options/0/elastic/shape: must be one of \"linear\", \"quadratic\", \"log\", but is \"cubic\"",
                 "/holdings: expected a list, but found an object",
                 "/sead: unknown field \"sead\" (did you mean \"seed\"?)",
             ]
@@ -139,6 +177,20 @@ mod tests {
         assert_eq!(told(&json!(3)), ["/: expected an object, but found a number"]);
         let text = problem_from_json(b"{\"agents\": [}").unwrap_err();
         assert_eq!(text[0].to_string(), "/: not JSON: expected value at line 1 column 13");
+    }
+
+    #[test]
+    fn agents_that_could_not_register_are_none_on_paper_either() {
+        let mut wrong = full();
+        wrong["agents"][0]["endpoint"] = "nowhere".into();
+        wrong["agents"][1]["ttl_seconds"] = 1e12.into();
+        wrong["resources"][0]["capacity"] = (-1).into();
+        let errors = problem(&wrong).unwrap_err();
+        assert_eq!(errors, problem_from_json(wrong.to_string().as_bytes()).unwrap_err());
+        let pointers: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
+        for pointer in ["/agents/0/endpoint", "/agents/1/ttl_seconds", "/resources/0/capacity"] {
+            assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
+        }
     }
 
     #[test]

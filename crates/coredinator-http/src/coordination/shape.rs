@@ -161,7 +161,7 @@ impl Shape {
         let expected = |what: &str| FieldError::new(pointer, format!("expected {what}, but found {}", kind(value)));
         match (self, value) {
             (Self::Any, _) => {}
-            (Self::Leaf(read), _) => errors.extend(read(value).err().map(|detail| FieldError::new(pointer, detail))),
+            (Self::Leaf(read), _) => errors.extend(read(value).err().map(|told| FieldError::unread(pointer, &told))),
             (Self::Object(fields), Value::Object(found)) => {
                 for field in *fields {
                     match found.get(field.name) {

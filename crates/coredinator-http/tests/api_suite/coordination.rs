@@ -155,6 +155,16 @@ async fn everything_wrong_with_an_agent_is_told() {
         (json!({"agent_id": "a", "negotiates": true}), &["/negotiates"]),
         (json!({"agent_id": "a", "endpoint": "ftp://x"}), &["/endpoint"]),
         (json!({"agent_id": "a", "group": "othr"}), &["/group"]),
+        (json!({"agent_id": "a b", "weight": -1, "ttl_seconds": 0}), &["/agent_id", "/ttl_seconds", "/weight"]),
+        (
+            json!({"agent_id": "a", "ttl_seconds": 1e12, "endpoint": "x", "group": ""}),
+            &["/endpoint", "/group", "/ttl_seconds"],
+        ),
+        (json!({"agent_id": "a", "endpoint": 5, "negotiates": true, "weight": 0}), &["/endpoint", "/weight"]),
+        (
+            json!({"agent_id": "a", "fallback": {"id": 1}, "group": "none"}),
+            &["/fallback/id", "/fallback/utility", "/group"],
+        ),
         (json!({"agent_id": "a", "fallback": {"id": "", "utility": 1}}), &["/fallback/id"]),
         (json!([]), &[""]),
     ] {
@@ -165,6 +175,11 @@ async fn everything_wrong_with_an_agent_is_told() {
     let problem =
         plant.ask("POST", REGISTER, Some(json!({"agent_id": "a", "wieght": 1}))).await.problem(422, "Invalid");
     assert_eq!(pointers(&problem)["/wieght"], "did you mean \"weight\"?");
+    let problem = plant.ask("POST", REGISTER, Some(json!({"agent_id": "a", "group": "othr"}))).await;
+    assert_eq!(pointers(&problem.problem(422, "Invalid"))["/group"], "did you mean \"other\"?");
+    let longest = json!({"agent_id": "a", "ttl_seconds": 31_536_000});
+    assert_eq!(plant.ask("POST", REGISTER, Some(longest)).await.status, 201);
+    assert_eq!(plant.ask("DELETE", &agent("a", ""), None).await.status, 204);
     assert_eq!(plant.get("/api/coredinator/agents").await.json(), json!({"agents": []}));
 }
 
@@ -242,11 +257,6 @@ async fn who_is_not_there_and_what_is_none() {
     ] {
         plant.ask("POST", &ack, Some(wrong)).await.problem(422, "Invalid");
     }
-    assert_eq!(
-        plant.ask("POST", &ack, Some(json!({"cycle": 9, "epoch": 9}))).await.status,
-        204,
-        "a stale word is no error"
-    );
     plant.ask("POST", &agent("a", "/heartbeat"), Some(json!({"x": 1}))).await.problem(422, "Invalid");
     for path in [
         "/api/coredinator/agents?gruop=x",
@@ -291,6 +301,12 @@ async fn cycles_are_kept_and_tell_everything() {
     let early = plant.get("/api/coredinator/coordination/cycles/999").await.problem(404, "NotFound");
     let detail = early["detail"].as_str().unwrap_or_default();
     assert!(detail.contains("cycle 999") && detail.contains("has not ended yet; the newest is"), "{detail}");
+    for (path, says) in
+        [("0", "is not kept: records go"), ("1?group=other", "has ended since this coredinator was started")]
+    {
+        let gone = plant.get(&format!("/api/coredinator/coordination/cycles/{path}")).await.problem(404, "NotFound");
+        assert!(gone["detail"].as_str().unwrap_or_default().contains(says), "{gone}");
+    }
     let kept = plant.get(&format!("/api/coredinator/coordination/cycles/{first_number}?group=default")).await.json();
     assert_eq!(kept["plan"], first["plan"]);
     for key in ["problem", "timings", "strategy", "decided_by", "started_at"] {
@@ -413,6 +429,8 @@ async fn how_much_there_is_can_be_changed() {
         let problem = plant.ask("POST", RESOURCES, Some(body)).await.problem(422, "Invalid");
         assert!(pointers(&problem).contains_key(wrong), "{wrong} in {problem}");
     }
+    let near = plant.ask("POST", RESOURCES, Some(json!({"resources": {"steem": 1}}))).await.problem(422, "Invalid");
+    assert_eq!(pointers(&near)["/resources/steem"], "did you mean \"steam\"?");
     plant.raw("POST", RESOURCES, r#"{"resources": {"steam": 1e999}}"#).await.problem(400, "MalformedJson");
     let unknown = json!({"group": "none", "resources": {"steam": 1}});
     plant.ask("POST", RESOURCES, Some(unknown)).await.problem(404, "NotFound");
@@ -446,6 +464,29 @@ async fn what_happens_is_listed() {
 }
 
 #[tokio::test]
+async fn only_decisions_that_were_given_are_acknowledged() {
+    let plant = Plant::new().await;
+    plant.agent("a", 0).await;
+    let ack = async |cycle: u64, epoch: u64| {
+        plant.ask("POST", &agent("a", "/decision/ack"), Some(json!({"cycle": cycle, "epoch": epoch}))).await
+    };
+    ack(1, 1).await.problem(409, "NoSuchDecision");
+    plant.step().await;
+    plant.agent("late", 0).await;
+    plant.step().await;
+    for (cycle, epoch) in [(1, 1), (2, 1), (2, 1)] {
+        assert_eq!(ack(cycle, epoch).await.status, 204, "{cycle} {epoch}");
+    }
+    for (cycle, epoch) in [(99_999_999, 1), (3, 1), (2, 2), (2, 0), (1, 0), (0, 1), (0, 0), (u64::MAX, u64::MAX)] {
+        let problem = ack(cycle, epoch).await.problem(409, "NoSuchDecision");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.ends_with("its last is of cycle 2 in epoch 1"), "{detail}");
+    }
+    let word = Some(json!({"cycle": 1, "epoch": 1}));
+    plant.ask("POST", &agent("late", "/decision/ack"), word).await.problem(409, "NoSuchDecision");
+}
+
+#[tokio::test]
 async fn a_coordination_that_is_disabled_says_how_to_enable_it() {
     let section = json!({"enabled": false});
     let plant = Plant::coordinating(Arc::new(MemoryStore::new()), ApiOptions::default(), &section).await;
@@ -474,23 +515,4 @@ async fn a_coordination_that_is_disabled_says_how_to_enable_it() {
     let plan = plant.ask("POST", &format!("{STEP}?dry_run=true"), Some(json!({"agents": []}))).await;
     assert_eq!((plan.status.as_u16(), &plan.json()["decisions"]), (200, &json!([])), "{}", plan.text());
     assert_eq!(plant.get("/api/coredinator/health").await.json()["system_metrics"]["active_agents"], 0);
-}
-
-#[tokio::test]
-async fn cycles_are_counted_for_prometheus() {
-    let plant = Plant::new().await;
-    // This plant is put together by hand: who asks first has the recorder set up.
-    plant.get("/metrics").await;
-    plant.agent("a", 0).await;
-    plant.wants("a", 1, 1.0).await;
-    plant.step().await;
-    let text = plant.get("/metrics").await.text();
-    for start in [
-        "coredinator_coordination_cycles_total{group=\"default\",outcome=\"distributed\"} ",
-        "coredinator_coordination_decisions_total{group=\"default\",outcome=\"granted\"} ",
-        "coredinator_coordination_resolve_seconds_bucket{group=\"default\",le=\"0.001\"} ",
-    ] {
-        assert!(text.lines().any(|line| line.starts_with(start)), "{start}\n{text}");
-    }
-    plant.coordinator.shutdown().await;
 }

@@ -439,8 +439,8 @@ pub(super) async fn rollback(
     params.finish()?;
     let if_revision = if_match(&headers)?.flatten();
     let body = require_json(&headers, body, api.options.max_body).await?;
-    let Rollback { revision } =
-        serde_json::from_value(body).map_err(|error| Problem::invalid(vec![FieldError::new("", error.to_string())]))?;
+    let Rollback { revision } = serde_json::from_value(body)
+        .map_err(|error| Problem::invalid(vec![FieldError::unread("", &error.to_string())]))?;
     let edit = ConfigEdit { if_revision, ..edit };
     if !is_local(&headers, peer) {
         let tried = ConfigEdit { dry_run: true, ..edit.clone() };

@@ -165,8 +165,8 @@ pub(in super::super) async fn acknowledge(
 ) -> Result<Response, Problem> {
     params.finish()?;
     let body = require_json(&headers, body, api.options.max_body).await?;
-    let Acknowledgement { instance_id, revision } =
-        serde_json::from_value(body).map_err(|error| Problem::invalid(vec![FieldError::new("", error.to_string())]))?;
+    let Acknowledgement { instance_id, revision } = serde_json::from_value(body)
+        .map_err(|error| Problem::invalid(vec![FieldError::unread("", &error.to_string())]))?;
     api.service(&name)?;
     let ack = api.registry.acknowledge_config(&name, &instance_id, revision).await?;
     let told = Acknowledged { instance_id: ack.instance, revision: ack.revision, at: millis(ack.at) };

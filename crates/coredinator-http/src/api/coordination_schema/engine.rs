@@ -241,7 +241,8 @@ pub(in crate::api) struct CycleSummary {
     faults: usize,
     total_ms: f64,
     unacknowledged: usize,
-    /// Whether all went well; `null`: not settled yet.
+    /// Whether all went well: all who took part acknowledged a verified plan; `false` where nobody took part although there are
+    /// agents; `null`: not settled yet.
     success: Option<bool>,
 }
 
@@ -287,6 +288,7 @@ pub(in crate::api) struct CycleRecord {
     /// Who took part and has not acknowledged its decision (yet).
     #[schema(nullable = false)]
     unacknowledged: Option<Vec<String>>,
+    /// Whether all who took part acknowledged a verified plan; `false` where nobody took part although there are agents.
     /// Absent: not settled yet.
     #[schema(nullable = false)]
     success: Option<bool>,

@@ -21,7 +21,7 @@ pub(in crate::api) struct Agent {
     /// How much its utility counts beside that of others; above 0.
     #[schema(default = 1, exclusive_minimum = 0, nullable = false)]
     weight: Option<f64>,
-    /// Whether what it holds may be taken from it for one of higher priority.
+    /// Whether what it holds may be taken from it for one of higher priority; `priority_based` alone heeds it.
     #[schema(default = true, nullable = false)]
     preemptible: Option<bool>,
     /// Where it is asked for intentions and told decisions; absent: it comes by itself.
@@ -30,8 +30,8 @@ pub(in crate::api) struct Agent {
     /// Whether it answers offers made during a cycle; needs an endpoint.
     #[schema(default = false, nullable = false)]
     negotiates: Option<bool>,
-    /// How long after its last sign of life what it was granted stays reserved; above 0.
-    #[schema(default = 10, exclusive_minimum = 0, nullable = false)]
+    /// How long after its last sign of life what it was granted stays reserved; above 0, at most a year.
+    #[schema(default = 10, exclusive_minimum = 0, maximum = 31_536_000, nullable = false)]
     ttl_seconds: Option<f64>,
     fallback: Option<Fallback>,
     /// The service that it lives in: when that is stopped or unhealthy, the agent counts as silent.

@@ -89,7 +89,7 @@ const INTENTION_FIELDS: &[Field] = &[
     must("agent_id", leaf::<AgentId>()),
     may("seq", leaf::<u64>()),
     option("valid_until_cycle", leaf::<u64>()),
-    may("disagreement", leaf::<f64>()),
+    option("disagreement", leaf::<f64>()),
     must("options", Shape::List(&OPTION)),
 ];
 

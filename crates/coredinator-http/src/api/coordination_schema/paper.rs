@@ -73,8 +73,8 @@ pub(in crate::api) struct Intention {
     seq: Option<u64>,
     /// The last cycle for which it stands; absent: until the next, as long as the agent lives.
     valid_until_cycle: Option<u64>,
-    /// What being denied is worth to the agent.
-    #[schema(default = 0, nullable = false)]
+    /// What being denied is worth to the agent; absent: what its fallback says that it is worth itself, if that is an
+    /// option, and else 0.
     disagreement: Option<f64>,
     #[schema(min_items = 1, max_items = 1000)]
     options: Vec<ActionOption>,

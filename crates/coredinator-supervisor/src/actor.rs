@@ -12,7 +12,6 @@ use std::{
 
 use coredinator_core::{
     ConfigRollout, InstanceId, InstanceRecord, Observation, Reason, Revision, ServiceName, Started, StoreError,
-    Timestamp,
 };
 use coredinator_registry::{
     NewEvent, Recording, RegistryError, ServiceView,
@@ -164,7 +163,7 @@ impl Actor {
         let longest = context.registry.service(name.as_str()).map(|view| view.record.spec.backoff.delay(u32::MAX, 1.0));
         let longest = longest.unwrap_or_default();
         let rollout = context.registry.service(name.as_str()).map(|view| (*view.rollout).clone()).unwrap_or_default();
-        let slots = beginning.records.into_iter().map(|record| resume(record, longest, now));
+        let slots = beginning.records.into_iter().map(|record| Slot::resumed(record, longest, now));
         let actor = Self {
             machine: Machine::new(name.clone(), slots),
             rng: fastrand::Rng::with_seed(context.next_seed()),
@@ -584,16 +583,4 @@ fn sight(view: &ServiceView, id: &InstanceId) -> Sight {
         checked_at: checks().map(|cell| cell.snapshot().last_check).min().flatten(),
         failing: checks().any(|cell| cell.snapshot().consecutive_failures > 0),
     }
-}
-
-/// A slot that goes on from its record: what waited by the wall clock waits by the monotonic one, and never more than
-/// `longest`, however far the wall clock has been set back meanwhile.
-fn resume(record: InstanceRecord, longest: Duration, now: Now) -> Slot {
-    let left = |at: Timestamp| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default().min(longest);
-    let left = record.next_restart_at.map(left);
-    let mut slot = Slot::of(record);
-    slot.due = left.and_then(|left| now.mono.checked_add(left));
-    // What was watched before is not known any more: it gets its whole time again.
-    slot.config_since = Some(now.mono);
-    slot
 }

@@ -1,6 +1,6 @@
 //! One replica of a service, as its machine sees it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coredinator_core::{
     InstanceId, InstanceRecord, InstanceRef, InstanceState, Reason, RuntimeName, ServiceName, Timestamp,
@@ -106,6 +106,18 @@ impl Slot {
             config_busy: false,
             config_failure: None,
         }
+    }
+
+    /// One that goes on from its record: what waited by the wall clock waits by the monotonic one, and never more than
+    /// `longest`, however far the wall clock has been set back meanwhile.
+    pub(crate) fn resumed(record: InstanceRecord, longest: Duration, now: Now) -> Self {
+        let left = |at: Timestamp| Duration::try_from(at.duration_since(now.wall)).unwrap_or_default().min(longest);
+        let left = record.next_restart_at.map(left);
+        let mut slot = Self::of(record);
+        slot.due = left.and_then(|left| now.mono.checked_add(left));
+        // What was watched before is not known any more: it gets its whole time again.
+        slot.config_since = Some(now.mono);
+        slot
     }
 
     /// Notes which revision of its document it has from now on.

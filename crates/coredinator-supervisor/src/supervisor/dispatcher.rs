@@ -225,6 +225,10 @@ impl Dispatcher {
             .into_iter()
             .filter_map(|runtime| Some((self.grant_for(&runtime.name())?.clone(), runtime)))
             .collect();
+        if asked.is_empty() {
+            // Nothing is this replica's to look after. With a post, all runtimes of it are asked.
+            return;
+        }
         self.recovering.insert(name.clone(), asked.iter().map(|(_, runtime)| runtime.name()).collect());
         for (grant, runtime) in asked {
             let (context, listed, name) = (Arc::clone(&self.context), self.listed_sender.clone(), name.clone());

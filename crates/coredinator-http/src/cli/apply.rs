@@ -14,9 +14,10 @@ use super::{
     args::{ApplyArgs, FilesArgs, NoteArgs, PlanArgs},
     client::Client,
     config_file, config_view,
+    fields::text,
     output::Output,
     register::is_stdin,
-    services::{encode, text},
+    services::encode,
 };
 use crate::config::{Part, redact, service};
 

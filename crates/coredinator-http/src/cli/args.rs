@@ -306,7 +306,7 @@ pub struct WaitArgs {
     pub names: Vec<String>,
     /// For which status; several: any of them. "deleted": until there is no such service
     #[arg(long = "for", value_name = "STATUS", value_delimiter = ',', default_value = "healthy")]
-    pub wanted: Vec<super::wait::Wanted>,
+    pub wanted: Vec<super::wanted::Wanted>,
 }
 
 /// Files of the configuration.

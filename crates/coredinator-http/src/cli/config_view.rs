@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{
+    fields::text,
     paint::{Colour, clean, paint},
-    services::text,
     table::table,
 };
 use crate::config::yaml;

@@ -13,9 +13,11 @@ use super::{
     client::Client,
     coordinate::choice,
     coordination_view as view,
+    fields::list,
+    fields::text,
     output::Output,
-    plan_view::{self, list},
-    services::{encode, text},
+    plan_view,
+    services::encode,
     sse::SseReader,
 };
 

@@ -4,10 +4,11 @@ use coredinator_core::Timestamp;
 use serde_json::Value;
 
 use super::{
+    fields::list,
+    fields::text,
     human::{ago, cut, milliseconds},
     paint::{Colour, clean, paint},
-    plan_view::{self, NONE, amount, amounts, list, number, or_none, outcome, values},
-    services::text,
+    plan_view::{self, NONE, amount, amounts, number, or_none, outcome, values},
     table::table,
 };
 

@@ -21,10 +21,10 @@ use super::{
     args::{DbBackupArgs, DbExportArgs, DbMigrateArgs, DbRestoreArgs, DbSettings, DbVerifyArgs, SettingsArgs},
     client::Client,
     config_file,
+    fields::text,
     output::Output,
     paint,
     register::is_stdin,
-    services::text,
     table::table,
 };
 use crate::{

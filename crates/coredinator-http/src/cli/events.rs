@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
-    ExitStatus, Failure, args::EventsArgs, client::Client, output::Output, services::text, sse::SseReader, view,
+    ExitStatus, Failure, args::EventsArgs, client::Client, fields::text, output::Output, sse::SseReader, view,
 };
 
 /// How long to wait before a stream that broke off is opened again.

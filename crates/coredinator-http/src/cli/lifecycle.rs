@@ -10,10 +10,12 @@ use super::{
     Failure,
     args::{ActionArgs, ScaleArgs},
     client::Client,
+    fields::text,
     output::{Format, Output},
     paint,
-    services::{encode, one, text},
-    wait::{Condition, Wanted, wait_for},
+    services::{encode, one},
+    wait::{Condition, wait_for},
+    wanted::Wanted,
 };
 
 /// What is asked of a service.

@@ -8,8 +8,9 @@ use super::{
     ExitStatus, Failure,
     args::LogsArgs,
     client::Client,
+    fields::text,
     output::{Format, Output},
-    services::{all, encode, text},
+    services::{all, encode},
     sse::SseReader,
     view,
 };

@@ -18,6 +18,7 @@ pub mod db;
 mod db_args;
 pub mod events;
 mod exit;
+mod fields;
 pub mod human;
 pub mod lifecycle;
 pub mod logs;
@@ -34,6 +35,7 @@ pub mod system;
 pub mod table;
 pub mod view;
 pub mod wait;
+mod wanted;
 
 use std::{ffi::OsString, fmt, process::ExitCode, sync::Arc};
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::{
+    fields::{list, text},
     human::{cut, milliseconds},
     paint::{Colour, clean, paint},
-    services::text,
     table::table,
 };
 
@@ -23,10 +23,6 @@ pub(super) fn amount(number: f64) -> String {
 
 pub(super) fn number(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_f64).map_or_else(|| NONE.to_owned(), amount)
-}
-
-pub(super) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
-    value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// `steam 6, water 2.5`: a map's numbers, without those that are 0.

@@ -14,7 +14,8 @@ use super::{
     lifecycle::tell,
     output::Output,
     services::encode,
-    wait::{Condition, Wanted, wait_for},
+    wait::{Condition, wait_for},
+    wanted::Wanted,
 };
 
 /// `register`.

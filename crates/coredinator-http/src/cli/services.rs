@@ -7,8 +7,8 @@ use super::{
     Failure,
     args::{NamesArgs, PsArgs},
     client::Client,
+    fields::{list, text},
     output::Output,
-    plan_view::list,
     view,
 };
 
@@ -47,11 +47,6 @@ pub fn encode(word: &str) -> String {
         .iter()
         .map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") })
         .collect()
-}
-
-/// A field of a service, as text; empty where it is none.
-pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn matches(service: &Value, args: &PsArgs) -> bool {

@@ -4,7 +4,7 @@ use coredinator_core::{Clock, SystemClock, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Failure, client::Client, human::ago, output::Output, paint, services::text, table::table};
+use super::{Failure, client::Client, fields::text, human::ago, output::Output, paint, table::table};
 
 /// `status`.
 ///

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{ExitStatus, Failure, args::Cli, client::Client, output::Output, paint, services::text};
+use super::{ExitStatus, Failure, args::Cli, client::Client, fields::text, output::Output, paint};
 
 /// `healthcheck`.
 ///

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::{
     coordination_view,
+    fields::text,
     human::{ago, cut, milliseconds, span},
     paint::{Colour, clean, paint, status},
-    services::text,
     table::table,
 };
 use crate::config::yaml;

@@ -1,20 +1,15 @@
 //! Waiting until services have come to be as wanted.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
-use coredinator_core::{ServiceStatus, field::nearest};
+use coredinator_core::ServiceStatus;
 use futures_util::future::try_join_all;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    ExitStatus, Failure,
-    args::WaitArgs,
-    client::Client,
-    human,
-    output::Output,
-    paint,
-    services::{encode, text},
+    ExitStatus, Failure, args::WaitArgs, client::Client, fields::text, human, output::Output, paint, services::encode,
+    wanted::Wanted,
 };
 
 /// How long waiting may take where nobody says.
@@ -23,39 +18,6 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 const HOLD: &str = "15s";
 /// Questions come no faster than this, should a server not hold them back.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// The service has this status.
-    Status(ServiceStatus),
-    /// There is no such service.
-    Deleted,
-}
-
-impl FromStr for Wanted {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "deleted" {
-            return Ok(Self::Deleted);
-        }
-        text.parse().map(Self::Status).map_err(|error: String| {
-            let mut known: Vec<&str> = ServiceStatus::ALL.iter().map(|status| status.as_str()).collect();
-            known.push("deleted");
-            nearest(text, &known).map_or(error, |near| format!("unknown status {text:?}: did you mean {near:?}?"))
-        })
-    }
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => f.pad(status.as_str()),
-            Self::Deleted => f.pad("deleted"),
-        }
-    }
-}
 
 /// The condition that a service is to meet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -245,11 +207,5 @@ mod tests {
         ] {
             assert_eq!(judge(service.as_ref(), &condition), verdict, "{service:?} {condition:?}");
         }
-    }
-
-    #[test]
-    fn words() {
-        assert_eq!("deleted".parse(), Ok(Wanted::Deleted));
-        assert_eq!("helthy".parse::<Wanted>().unwrap_err(), "unknown status \"helthy\": did you mean \"healthy\"?");
     }
 }

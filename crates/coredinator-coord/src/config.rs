@@ -7,7 +7,7 @@ use std::{
 
 use coredinator_core::{
     FieldError,
-    coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Resource, Variable},
+    coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Known, Resource, Variable},
     duration::Seconds,
     field::{FieldReader, join, kind},
 };
@@ -312,13 +312,22 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
     if ttl.is_some_and(|ttl| ttl.is_zero()) {
         reader.error("ttl", "must be above 0");
     }
+    let on_silence: Option<Fallback> = reader.optional("on_silence");
+    if let Some(fallback) = &on_silence {
+        let (mut resources, mut variables) = (resources.clone(), variables.clone());
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        variables.sort_by(|a, b| a.name.cmp(&b.name));
+        let known = Known { resources: &resources, variables: &variables };
+        let wrong = fallback.check(&join(reader.pointer(), "on_silence"), Some(known));
+        wrong.into_iter().for_each(|error| reader.push(error));
+    }
     GroupConfig {
         sync_interval,
         conflict_resolution,
         resources,
         from_host,
         variables,
-        on_silence: reader.optional("on_silence").or_else(|| parent.on_silence.clone()),
+        on_silence: on_silence.or_else(|| parent.on_silence.clone()),
         ttl,
         budget,
         collect,

@@ -177,7 +177,13 @@ impl Coordinator {
         if let Some(wrong) = agent.endpoint.as_deref().and_then(crate::transport::wrong_endpoint) {
             return Err(CoordError::Invalid(vec![coredinator_core::FieldError::new("/endpoint", wrong)]));
         }
-        engine.group(&agent.group)?;
+        let (resources, variables) = engine.group(&agent.group)?.subjects();
+        let known = Known { resources: &resources, variables: &variables };
+        let errors =
+            agent.fallback.as_ref().map(|fallback| fallback.check("/fallback", Some(known))).unwrap_or_default();
+        if !errors.is_empty() {
+            return Err(CoordError::Invalid(errors));
+        }
         let epoch = engine.leading()?;
         // One change of the list at a time, so that the store and the book agree.
         let _turn = engine.registering.lock().await;

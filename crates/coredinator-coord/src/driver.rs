@@ -11,6 +11,7 @@ use coredinator_core::{
     coordination::{Agent, AgentId, BudgetDocument, Holding, Known, Limits, PastCycle, Plan, Problem, ProblemDocument},
 };
 use futures_util::{StreamExt, stream};
+use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
@@ -139,6 +140,13 @@ impl Driver {
             Err(_) => return Err(CoordError::Ended),
         };
         timings.detect_ms = millis(detecting);
+        let mut agent_faults = collected.faults;
+        for party in problem.parties() {
+            // What an agent said, or falls back to, may have become wrong since it said so.
+            if let Some(fault) = party.faults.first() {
+                agent_faults.entry(party.id().clone()).or_insert_with(|| fault.to_string());
+            }
+        }
 
         let negotiator = Arc::new(CycleNegotiator {
             problem: Arc::clone(&problem),
@@ -163,7 +171,7 @@ impl Driver {
             outcome: CycleOutcome::Failed,
             trouble: None,
             faults: resolved.faults,
-            agent_faults: collected.faults,
+            agent_faults,
             negotiation: negotiator.transcript(),
             timings,
             unacknowledged: Vec::new(),
@@ -274,14 +282,17 @@ impl Driver {
         }
         self.history.truncate(wanted);
         let exists = |name: &String| resources.iter().any(|resource| resource.name == *name);
+        let varies = |name: &String| variables.iter().any(|variable| variable.name == *name);
         let holdings = collected.participants.iter().filter_map(|participant| participant.holding.as_ref());
         let holdings = holdings.map(|holding| {
-            // The configuration may have lost a resource since.
-            if holding.grant.keys().all(exists) {
+            // The configuration may have lost something since. What is left of the grant stays, but the option that it was for
+            // cannot be carried out any more.
+            if holding.grant.keys().all(exists) && holding.values.keys().all(varies) {
                 return Arc::clone(holding);
             }
-            let mut known = Holding::clone(holding);
+            let mut known = Holding { option_id: None, fraction: 0.0, action: Value::Null, ..Holding::clone(holding) };
             known.grant.retain(|name, _| exists(name));
+            known.values.retain(|name, _| varies(name));
             Arc::new(known)
         });
         ProblemDocument {

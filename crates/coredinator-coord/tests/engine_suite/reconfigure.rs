@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use coredinator_coord::{CoordError, CoordinationConfig, Coordinator, CycleOutcome, EventKind, Strategies};
+use coredinator_coord::{
+    CoordError, CoordinationConfig, Coordinator, CycleOutcome, CycleRecord, EventKind, Strategies,
+};
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Plant, agent, steam, wants};
@@ -179,4 +181,44 @@ async fn what_cannot_be_made_changes_nothing() {
     assert_eq!(engine.config(), before);
     assert_eq!(engine.status().groups[0].resources.len(), 1);
     engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_names_what_there_is_not_is_refused_and_later_told() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    let safe = |resource: &str| json!({"id": "safe", "demands": {resource: 1}, "utility": 0, "action": {"valve": 1}});
+    let CoordError::Invalid(errors) =
+        engine.register(agent(json!({"agent_id": "b", "fallback": safe("gold")}))).await.unwrap_err()
+    else {
+        panic!("another error")
+    };
+    assert_eq!(errors[0].pointer, "/fallback/demands/gold");
+
+    engine.register(agent(json!({"agent_id": "a", "fallback": safe("steam")}))).await.unwrap();
+    assert_eq!(steam(&engine.step("default").await.unwrap())["a"], 1.0);
+    engine.reconfigure(config(json!({"resources": {"air": {"capacity": 1}}}))).await.unwrap();
+    let nothing_to_do = |record: &CycleRecord| {
+        let plan = record.plan.as_ref().unwrap();
+        assert!(plan.decisions[0].option_id.is_none() && plan.decisions[0].action.is_null(), "{plan:?}");
+    };
+    // It is silent and holds what is not there any more; then its fallback would be due.
+    nothing_to_do(&*engine.step("default").await.unwrap());
+    tokio::time::advance(Duration::from_secs(1000)).await;
+    let record = engine.step("default").await.unwrap();
+    nothing_to_do(&record);
+    let plan = record.plan.as_ref().unwrap();
+    assert_eq!(plan.shed, [crate::support::id("a")]);
+    let fault = &record.agent_faults[&crate::support::id("a")];
+    assert!(fault.contains("/fallback/demands/steam"), "{fault}");
+    engine.shutdown().await;
+}
+
+#[test]
+fn a_fallback_of_the_operators_is_checked_as_one_of_an_agent_is() {
+    let parse = |section: Value| CoordinationConfig::parse("/c", &section, &Strategies::builtin());
+    let safe = json!({"id": "safe", "demands": {"steam": 1}, "utility": 0});
+    parse(json!({"resources": {"steam": {"capacity": 1}}, "on_silence": safe})).unwrap();
+    let errors = parse(json!({"groups": {"g": {"on_silence": safe}}})).unwrap_err();
+    assert_eq!(errors[0].pointer, "/c/groups/g/on_silence/demands/steam");
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 use super::{
-    intention::{ActionOption, Limits},
+    intention::{ActionOption, Known, Limits},
     number::is_number,
 };
 use crate::{FieldError, ServiceName};
@@ -166,8 +166,8 @@ impl Agent {
         if self.negotiates && self.endpoint.is_none() {
             error("negotiates", "an agent that negotiates needs an endpoint".to_owned());
         }
-        if let Some(Fallback::Option(option)) = &self.fallback {
-            errors.extend(option.check(&format!("{pointer}/fallback"), None, &Limits::default()));
+        if let Some(fallback) = &self.fallback {
+            errors.extend(fallback.check(&format!("{pointer}/fallback"), None));
         }
         errors
     }
@@ -184,6 +184,17 @@ pub enum Fallback {
     Default,
     /// Demands and claims nothing.
     Release,
+}
+
+impl Fallback {
+    /// Everything wrong with it, with pointers below `pointer`; whether what it names exists only where `known` is given.
+    #[must_use]
+    pub fn check(&self, pointer: &str, known: Option<Known<'_>>) -> Vec<FieldError> {
+        match self {
+            Self::Option(option) => option.check(pointer, known, &Limits::default()),
+            Self::Hold | Self::Default | Self::Release => Vec::new(),
+        }
+    }
 }
 
 impl Serialize for Fallback {

@@ -277,7 +277,13 @@ fn reason(
     let (code, text) = match decision.outcome {
         _ if is_shed(party, resolution.picks[at]) => (
             "shed",
-            format!("not even what is safe for everyone fits, and this is among the lowest priority: {}", because()),
+            match party.faults.iter().find(|fault| fault.pointer.starts_with("/fallback")) {
+                Some(fault) => format!("its fallback cannot be had: {fault}"),
+                None => format!(
+                    "not even what is safe for everyone fits, and this is among the lowest priority: {}",
+                    because()
+                ),
+            },
         ),
         DecisionOutcome::Granted => ("first_choice", "its first choice, in full".to_owned()),
         DecisionOutcome::Scaled if conflicts.is_empty() => {

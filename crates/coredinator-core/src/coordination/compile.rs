@@ -99,8 +99,12 @@ impl Tables {
                             pushed.elastic = None;
                         }
                     } else {
+                        // What asks for something that there is not cannot be had, whatever is left out of it.
                         faults.extend(wrong);
                         self.push(party, denied, None, |_| {});
+                        if let Some(pushed) = self.candidates.last_mut() {
+                            pushed.possible = false;
+                        }
                     }
                 }
                 Fallback::Hold => self.push(party, denied, None, |tables| tables.place_holding(places, holding)),
@@ -227,7 +231,9 @@ impl Tables {
                 let (low, high) = claim.bounds;
                 low <= high && fixed.is_none_or(|fixed| claim.soft || (low..=high).contains(&fixed))
             };
-            candidate.possible = self.demands[from..to].iter().all(fits) && self.claims[first..last].iter().all(agrees);
+            candidate.possible = candidate.possible
+                && self.demands[from..to].iter().all(fits)
+                && self.claims[first..last].iter().all(agrees);
         }
     }
 }

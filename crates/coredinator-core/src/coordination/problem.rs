@@ -40,7 +40,7 @@ pub struct Party {
     pub intention: Option<Arc<Intention>>,
     /// What its last decision granted.
     pub holding: Option<Arc<Holding>>,
-    /// What was wrong with its intention or fallback, which count as not there.
+    /// What was wrong with its intention, which counts as not there, or with its fallback, which cannot be had.
     pub faults: Vec<FieldError>,
     pub(super) first: usize,
     pub(super) options: usize,

@@ -448,3 +448,23 @@ fn where_nothing_conflicts_a_second_choice_is_refused() {
         assert!(refused(&problem, vec![pick]).contains("does not get its first choice"));
     }
 }
+
+#[test]
+fn a_fallback_that_asks_for_what_there_is_not_is_never_given() {
+    for safe in [
+        json!({"id": "safe", "utility": 0, "demands": {"gone": 1}, "action": {"valve": 1}}),
+        json!({"id": "safe", "utility": 0, "claims": {"gone": {"value": 1}}, "action": {"valve": 1}}),
+    ] {
+        let problem = problem(json!({
+            "resources": [{"name": "steam", "capacity": 5}],
+            "agents": [{"agent_id": "a", "fallback": safe}],
+        }));
+        let plan = written(&problem, &greedy(&problem));
+        verify(&problem, &plan).unwrap();
+        let decision = &plan.decisions[0];
+        assert_eq!((&decision.option_id, &decision.action), (&None, &Value::Null));
+        assert_eq!((plan.shed.len(), decision.reason.code.as_str()), (1, "shed"));
+        assert!(decision.reason.text.contains("\"gone\""), "{}", decision.reason.text);
+        assert!(refused(&problem, vec![Pick::Fallback]).contains("cannot be had"));
+    }
+}

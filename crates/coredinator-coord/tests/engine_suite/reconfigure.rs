@@ -203,7 +203,7 @@ async fn a_fallback_that_names_what_there_is_not_is_refused_and_later_told() {
         assert!(plan.decisions[0].option_id.is_none() && plan.decisions[0].action.is_null(), "{plan:?}");
     };
     // It is silent and holds what is not there any more; then its fallback would be due.
-    nothing_to_do(&*engine.step("default").await.unwrap());
+    nothing_to_do(&engine.step("default").await.unwrap());
     tokio::time::advance(Duration::from_secs(1000)).await;
     let record = engine.step("default").await.unwrap();
     nothing_to_do(&record);

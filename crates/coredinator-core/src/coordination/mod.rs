@@ -16,6 +16,7 @@ mod conflict;
 mod detect;
 mod document;
 mod draft;
+mod explain;
 mod intention;
 mod number;
 mod plan;

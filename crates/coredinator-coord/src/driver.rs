@@ -18,7 +18,7 @@ use crate::{
     CoordError, CycleOutcome, CycleRecord, Timings,
     agents::Participant,
     cycle::{Cycle, Input, Step},
-    duties::{Duties, past_of},
+    duties::{Duties, past_of, tell_why_silent},
     engine::Engine,
     events::EventKind,
     group::{Group, Step as StepNow},
@@ -155,10 +155,18 @@ impl Driver {
             transport: Arc::clone(&self.engine.transport),
             patience: config.negotiate_time(),
             transcript: Mutex::default(),
+            faults: Mutex::default(),
         });
         let deadline = config.resolve_time();
-        let resolved = resolve(Arc::clone(&problem), &chosen, Arc::clone(&negotiator) as _, epoch.0, deadline).await;
+        let mut resolved =
+            resolve(Arc::clone(&problem), &chosen, Arc::clone(&negotiator) as _, epoch.0, deadline).await;
         (timings.resolve_ms, timings.verify_ms) = (resolved.resolve_ms, resolved.verify_ms);
+        for (agent, fault) in negotiator.faults() {
+            agent_faults.entry(agent).or_insert(fault);
+        }
+        if let Some(plan) = &mut resolved.plan {
+            tell_why_silent(plan, &agent_faults);
+        }
         let mut record = CycleRecord {
             group: self.group.name.to_string(),
             cycle: number,
@@ -199,6 +207,7 @@ impl Driver {
         let usable = |service: &_| engine.services.usable(service);
         let mut heard = group.listen();
         let asked = engine.book().ask(&group.name, number, begun, &usable);
+        let comes_by_itself = asked.awaited.clone();
         let mut awaited = asked.awaited;
         awaited.extend(asked.pull.iter().map(|agent| agent.agent_id.clone()));
         let (mut cycle, mut step) = Cycle::begin(awaited);
@@ -215,8 +224,10 @@ impl Driver {
         while step == Step::Wait {
             let input = tokio::select! {
                 () = &mut deadline => {
-                    let late = cycle.waiting().cloned();
-                    faults.extend(late.map(|agent| (agent, "it did not answer in time".to_owned())));
+                    faults.extend(cycle.waiting().map(|agent| {
+                        let asked = !comes_by_itself.contains(agent);
+                        (agent.clone(), if asked { "it did not answer in time" } else { "it has not said what it wants" }.to_owned())
+                    }));
                     Input::TimeUp
                 }
                 Some((agent, answer)) = answers.next() => {
@@ -233,6 +244,14 @@ impl Driver {
         group.stop_listening();
         let mut book = engine.book();
         let participants = book.close(&group.name, number, Instant::now(), &usable);
+        for agent in participants.iter().map(|participant| &participant.agent) {
+            // Whatever else is missed of it, this is why.
+            if let Some(service) = &agent.service
+                && let Some(trouble) = engine.services.trouble(service)
+            {
+                faults.insert(agent.agent_id.clone(), format!("its service {service} {trouble}"));
+            }
+        }
         // With the book locked, so that whoever is told a cycle's number counts in it.
         group.set_open_cycle(number + 1);
         drop(book);
@@ -247,7 +266,7 @@ impl Driver {
     ) -> Option<String> {
         let intention = match answer {
             Ok(intention) => intention,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Some(format!("it {error}")),
         };
         let (resources, variables) = self.group.subjects();
         let limits = Limits::default();

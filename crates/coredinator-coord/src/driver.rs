@@ -289,7 +289,11 @@ impl Driver {
 
     /// All that decides the cycle.
     fn document(&mut self, number: u64, chosen: &Chosen, collected: &Collected) -> ProblemDocument {
-        let (resources, variables) = self.group.subjects();
+        let (resources, mut variables) = self.group.subjects();
+        for variable in &mut variables {
+            // Its limits may have changed since it was given that value.
+            variable.current = variable.current.map(|current| current.clamp(variable.min, variable.max));
+        }
         let config = self.group.config();
         let wanted = chosen.needs.history.min(coredinator_core::coordination::Needs::MAX_HISTORY);
         if wanted > self.history.len() {

@@ -222,3 +222,21 @@ fn a_fallback_of_the_operators_is_checked_as_one_of_an_agent_is() {
     let errors = parse(json!({"groups": {"g": {"on_silence": safe}}})).unwrap_err();
     assert_eq!(errors[0].pointer, "/c/groups/g/on_silence/demands/steam");
 }
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_come_closer_hold_at_once_whatever_the_rate() {
+    let section =
+        |max: f64, current: f64| json!({"variables": {"v": {"min": 0, "max": max, "max_rate": 5, "current": current}}});
+    let plant = Plant::new(section(300.0, 100.0));
+    let engine = plant.start().await;
+    engine.register(agent(json!({"agent_id": "a"}))).await.unwrap();
+    let wish = json!({"agent_id": "a", "options": [{"id": "x", "utility": 1, "claims": {"v": {"value": 200}}}]});
+    engine.intend(serde_json::from_value(wish).unwrap()).unwrap();
+    let value = |record: &CycleRecord| record.plan.as_ref().unwrap().values["v"];
+    for expected in [105.0, 110.0] {
+        assert_eq!(value(&engine.step("default").await.unwrap()), expected);
+    }
+    engine.reconfigure(config(section(50.0, 50.0))).await.unwrap();
+    assert_eq!(value(&engine.step("default").await.unwrap()), 50.0);
+    engine.shutdown().await;
+}

@@ -143,7 +143,10 @@ impl Tables {
             }
         }
         for (name, value) in &holding.values {
-            if let Some(&variable) = places.variables.get(name.as_str()) {
+            // Nobody is held to a value that is not allowed any more.
+            if let Some(&variable) = places.variables.get(name.as_str())
+                && places.document.variables[variable].allows(*value)
+            {
                 self.fixed[variable].get_or_insert(*value);
             }
         }

@@ -268,7 +268,7 @@ impl Problem {
         &self.tables.ranges
     }
 
-    /// The value of each variable that a silent agent holds on to.
+    /// The value of each variable that a silent agent holds on to, as long as it is within the variable's limits.
     #[must_use]
     #[inline]
     pub fn fixed(&self) -> &[Option<f64>] {

@@ -51,10 +51,10 @@ pub struct Variable {
     /// By how much it may be moved in one cycle, from [`current`](Self::current); absent: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<f64>,
-    /// The value it has now, where that is known.
+    /// The value it has now, where that is known; within its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<f64>,
-    /// The value it gets when nobody who may claims it and somebody falls back to the default.
+    /// The value it gets when nobody who may claims it and somebody falls back to the default; within its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<f64>,
     /// Values this far apart still agree, and pushes up to this strong are none; at least 0.
@@ -105,27 +105,30 @@ impl Variable {
             error("tolerance", format!("must be 0 or more, but is {}", self.tolerance));
         }
         for (field, value) in [("current", self.current), ("default", self.default)] {
-            if let Some(value) = value.filter(|&value| !is_number(value)) {
+            let Some(value) = value else { continue };
+            if !is_number(value) {
                 error(field, format!("must be a number, but is {value}"));
+            } else if self.min <= self.max && !self.allows(value) {
+                error(field, format!("must be within its limits, {} to {}, but is {value}", self.min, self.max));
             }
         }
         errors
     }
 
-    /// The values it may be given this cycle: its limits, and what the rate allows from where it is. Where it is outside
-    /// its limits and cannot be brought back at once, the one value that is nearest to them.
+    /// Whether a value is within its limits.
+    #[must_use]
+    pub fn allows(&self, value: f64) -> bool {
+        (self.min..=self.max).contains(&value)
+    }
+
+    /// The values it may be given this cycle: what the rate allows from where it is, within its limits. The limits stand above
+    /// the rate: where it is outside of them, it is brought back at once.
     #[must_use]
     pub fn range(&self) -> (f64, f64) {
         let (Some(rate), Some(current)) = (self.max_rate, self.current) else {
             return (self.min, self.max);
         };
-        let (low, high) = (current - rate, current + rate);
-        if low > self.max {
-            (low, low)
-        } else if high < self.min {
-            (high, high)
-        } else {
-            (low.max(self.min), high.min(self.max))
-        }
+        let current = current.max(self.min).min(self.max);
+        ((current - rate).max(self.min), (current + rate).min(self.max))
     }
 }

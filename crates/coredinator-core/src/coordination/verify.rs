@@ -87,10 +87,11 @@ impl Check<'_> {
                 self.wrong.push(format!("{} is pushed up and down", variable.name));
             }
             if let Some(&value) = plan.values.get(&variable.name) {
-                let (low, high) = problem.ranges()[at];
+                // What a silent agent holds need not be within reach, but within the limits.
+                let held = problem.fixed()[at].is_some();
+                let (low, high) = if held { (variable.min, variable.max) } else { problem.ranges()[at] };
                 let slack = TOLERANCE * (1.0 + low.abs().max(high.abs()));
-                let within = (low - slack..=high + slack).contains(&value);
-                if !within && problem.fixed()[at].is_none() {
+                if !(low - slack..=high + slack).contains(&value) {
                     self.wrong.push(format!("{} is set to {value}, outside {low} to {high}", variable.name));
                 }
                 if problem.fixed()[at].is_some_and(|fixed| fixed != value) {

@@ -4,7 +4,7 @@ use coredinator_core::{
     conformance::strategy::random_problem,
     coordination::{
         AgentId, Decision, DecisionOutcome as Outcome, Fallback, Party, Pick, Plan, Presence, Problem, Resolution,
-        verify,
+        Variable, verify,
     },
 };
 use serde_json::{Value, json};
@@ -466,5 +466,29 @@ fn a_fallback_that_asks_for_what_there_is_not_is_never_given() {
         assert_eq!((plan.shed.len(), decision.reason.code.as_str()), (1, "shed"));
         assert!(decision.reason.text.contains("\"gone\""), "{}", decision.reason.text);
         assert!(refused(&problem, vec![Pick::Fallback]).contains("cannot be had"));
+    }
+}
+
+#[test]
+fn what_a_silent_agent_holds_outside_of_the_limits_binds_nobody() {
+    let problem = problem(json!({
+        "variables": [{"name": "v", "min": 0, "max": 100}],
+        "agents": [{"agent_id": "a"}, {"agent_id": "b", "fallback": "release"}],
+        "intentions": [{"agent_id": "b", "options": [{"id": "x", "utility": 1, "claims": {"v": {"value": 60}}}]}],
+        "holdings": [{"agent_id": "a", "cycle": 0, "reserved": true, "values": {"v": 200}}],
+    }));
+    let mut plan = written(&problem, &greedy(&problem));
+    verify(&problem, &plan).unwrap();
+    assert_eq!(plan.values["v"], 60.0);
+    plan.values.insert("v".to_owned(), 200.0);
+    plan.decisions[1].values.insert("v".to_owned(), 200.0);
+    assert!(verify(&problem, &plan).unwrap_err().join("; ").contains("v is set to 200, outside 0 to 100"));
+}
+
+#[test]
+fn the_limits_of_a_variable_stand_above_its_rate() {
+    for (current, range) in [(50.0, (45.0, 55.0)), (98.0, (93.0, 100.0)), (200.0, (95.0, 100.0)), (-7.0, (0.0, 5.0))] {
+        let variable = json!({"name": "v", "min": 0, "max": 100, "current": current, "max_rate": 5});
+        assert_eq!(serde_json::from_value::<Variable>(variable).unwrap().range(), range);
     }
 }

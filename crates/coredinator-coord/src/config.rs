@@ -7,7 +7,7 @@ use std::{
 
 use coredinator_core::{
     FieldError,
-    coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Known, Resource, Variable},
+    coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Known, Resource, Variable, not_positive},
     duration::Seconds,
     field::{FieldReader, join, kind},
 };
@@ -340,8 +340,8 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
 /// A number above 0.
 fn positive(reader: &mut FieldReader, key: &'static str) -> Option<f64> {
     let number: Option<f64> = reader.optional(key);
-    if number.is_some_and(|number| number.is_nan() || number <= 0.0) {
-        reader.error(key, "must be above 0");
+    if let Some(detail) = number.and_then(not_positive) {
+        reader.error(key, detail);
     }
     number
 }

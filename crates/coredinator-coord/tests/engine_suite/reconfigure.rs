@@ -240,3 +240,11 @@ async fn limits_that_come_closer_hold_at_once_whatever_the_rate() {
     assert_eq!(value(&engine.step("default").await.unwrap()), 50.0);
     engine.shutdown().await;
 }
+
+#[test]
+fn a_weight_of_the_operators_is_one_that_an_agent_could_have() {
+    let parse = |section: Value| CoordinationConfig::parse("/c", &section, &Strategies::builtin()).unwrap_err();
+    let errors = parse(json!({"agents": {"a": {"weight": 1e308}}, "max_weight": 1e16}));
+    let told: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
+    assert_eq!(told, ["/c/agents/a/weight", "/c/max_weight"]);
+}

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     intention::{ActionOption, Known, Limits},
-    number::is_number,
+    number::not_positive,
 };
 use crate::{FieldError, ServiceName};
 
@@ -159,8 +159,8 @@ impl Agent {
         let mut error =
             |field: &str, detail: String| errors.push(FieldError::new(format!("{pointer}/{field}"), detail));
         for (field, number) in [("weight", self.weight), ("ttl_seconds", self.ttl_seconds)] {
-            if !is_number(number) || number <= 0.0 {
-                error(field, format!("must be above 0, but is {number}"));
+            if let Some(detail) = not_positive(number) {
+                error(field, detail);
             }
         }
         if self.negotiates && self.endpoint.is_none() {

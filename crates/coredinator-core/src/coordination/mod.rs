@@ -33,7 +33,7 @@ pub use detect::conflicts;
 pub use document::{BudgetDocument, Holding, PastCycle, PastDecision, ProblemDocument};
 pub use draft::Draft;
 pub use intention::{ActionOption, Claim, Elastic, Intention, Known, Limits, Shape};
-pub use number::LARGEST;
+pub use number::{LARGEST, not_positive};
 pub use plan::{Decision, DecisionOutcome, DecisionReason, Plan, PlanStatus, Utilization};
 pub use problem::{Candidate, Demand, Party, PlacedClaim, Presence, Problem, Push, TOLERANCE};
 pub use resolution::{Note, Pick, Resolution, by_priority};

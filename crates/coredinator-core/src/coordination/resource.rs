@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::number::{is_amount, is_number};
+use super::number::{LARGEST, is_amount, is_number, no_amount, no_number, shown};
 use crate::FieldError;
 
 /// How much of something there is to share.
@@ -81,9 +81,10 @@ impl Resource {
     #[must_use]
     pub fn check(&self, pointer: &str) -> Vec<FieldError> {
         let amounts = [("capacity", self.capacity), ("reserve", self.reserve)];
-        let wrong = amounts.into_iter().filter(|&(_, amount)| !is_amount(amount)).map(|(field, amount)| {
-            FieldError::new(format!("{pointer}/{field}"), format!("must be an amount of 0 or more, but is {amount}"))
-        });
+        let wrong = amounts
+            .into_iter()
+            .filter(|&(_, amount)| !is_amount(amount))
+            .map(|(field, amount)| FieldError::new(format!("{pointer}/{field}"), no_amount(amount)));
         super::agent::check_label(pointer, "name", &self.name).into_iter().chain(wrong).collect()
     }
 }
@@ -96,18 +97,22 @@ impl Variable {
         let mut error =
             |field: &str, detail: String| errors.push(FieldError::new(format!("{pointer}/{field}"), detail));
         if !is_number(self.min) || !is_number(self.max) || self.min > self.max {
-            error("min", format!("min must be a number not above max, but they are {} and {}", self.min, self.max));
+            let ([min, max], most) = ([self.min, self.max].map(shown), shown(LARGEST));
+            error(
+                "min",
+                format!("min must be a number not above max, and both at most {most}, but they are {min} and {max}"),
+            );
         }
         if let Some(rate) = self.max_rate.filter(|&rate| !is_amount(rate)) {
-            error("max_rate", format!("must be 0 or more, but is {rate}"));
+            error("max_rate", no_amount(rate));
         }
         if !is_amount(self.tolerance) {
-            error("tolerance", format!("must be 0 or more, but is {}", self.tolerance));
+            error("tolerance", no_amount(self.tolerance));
         }
         for (field, value) in [("current", self.current), ("default", self.default)] {
             let Some(value) = value else { continue };
             if !is_number(value) {
-                error(field, format!("must be a number, but is {value}"));
+                error(field, no_number(value));
             } else if self.min <= self.max && !self.allows(value) {
                 error(field, format!("must be within its limits, {} to {}, but is {value}", self.min, self.max));
             }

@@ -123,6 +123,20 @@ fn every_field_that_is_wrong_is_told_by_its_place() {
 }
 
 #[test]
+fn of_a_number_that_is_too_large_the_limit_is_told_in_few_digits() {
+    for (at, value, expected) in [
+        ("/agents/0/weight", 1e308, "must be above 0 and at most 1e15, but is 1e308"),
+        ("/agents/0/fallback/utility", 1e308, "must be a number from -1e15 to 1e15, but is 1e308"),
+        ("/resources/0/capacity", 1.5e16, "must be an amount of 0 or more, at most 1e15, but is 1.5e16"),
+    ] {
+        let mut document = whole();
+        *document.pointer_mut(at).unwrap() = json!(value);
+        let errors = Problem::new(serde_json::from_value(document).unwrap()).unwrap_err();
+        assert_eq!((errors[0].pointer.as_str(), errors[0].detail.as_str()), (at, expected));
+    }
+}
+
+#[test]
 fn what_is_of_another_kind_is_no_document() {
     for at in [
         "/cycle",

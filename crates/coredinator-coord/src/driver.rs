@@ -231,7 +231,7 @@ impl Driver {
                     Input::TimeUp
                 }
                 Some((agent, answer)) = answers.next() => {
-                    if let Some(fault) = self.answered(&agent, answer) {
+                    if let Some(fault) = self.answered(number, &agent, answer) {
                         faults.insert(agent.clone(), fault);
                     }
                     Input::Heard(agent)
@@ -261,6 +261,7 @@ impl Driver {
     /// Enters what an agent answered; what is wrong with it.
     fn answered(
         &self,
+        number: u64,
         agent: &AgentId,
         answer: Result<coredinator_core::coordination::Intention, TransportError>,
     ) -> Option<String> {
@@ -270,7 +271,12 @@ impl Driver {
         };
         let (resources, variables) = self.group.subjects();
         let limits = Limits::default();
-        let errors = intention.check(Known { resources: &resources, variables: &variables }, &limits);
+        if let Some(last) = intention.valid_until_cycle.filter(|&last| last < number) {
+            return Some(format!("its intention stood until cycle {last}, and this is cycle {number}"));
+        }
+        let Ok(asked) = self.engine.book().agent(agent.as_str()).cloned() else { return None };
+        let known = Known { resources: &resources, variables: &variables };
+        let errors = asked.check_intention(&intention, known, &limits);
         let fault = errors.first().map(ToString::to_string);
         if intention.options.len() > limits.options {
             return fault;

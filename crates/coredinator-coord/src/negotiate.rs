@@ -94,7 +94,7 @@ impl CycleNegotiator {
         if let Some(last) = intention.valid_until_cycle.filter(|&last| last < self.problem.cycle()) {
             return Some(format!("it sent an intention that stood until cycle {last}"));
         }
-        let first = intention.check(known, &Limits::default()).into_iter().next();
+        let first = agent.check_intention(intention, known, &Limits::default()).into_iter().next();
         first.map(|error| format!("it sent an intention that cannot be used: {error}"))
     }
 }

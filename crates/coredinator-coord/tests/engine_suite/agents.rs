@@ -91,7 +91,37 @@ async fn a_lie_that_is_pushed_is_refused_and_what_was_said_before_stands() {
         engine.intend(wants("a", 6, &[("run", 9.0, 1.0)])),
         Err(CoordError::Stale { given: 6, known: 7 })
     ));
+    let mut past = wants("a", 8, &[("run", 9.0, 1.0)]);
+    past.valid_until_cycle = Some(0);
+    assert!(matches!(engine.intend(past), Err(CoordError::Past { last: 0, cycle: 1 })));
     assert_eq!(steam(&engine.step("default").await.unwrap())["a"], 2.0);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intention_that_is_past_or_named_as_the_fallback_is_refused_however_it_comes() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    let safe = json!({"id": "safe", "utility": 0});
+    engine.register(agent(json!({"agent_id": "a", "fallback": safe}))).await.unwrap();
+    let Err(CoordError::Invalid(errors)) = engine.intend(wants("a", 1, &[("run", 2.0, 1.0), ("safe", 1.0, 0.5)]))
+    else {
+        panic!("it is taken")
+    };
+    assert_eq!(errors[0].pointer, "/options/1/id");
+    engine.deregister("a").await.unwrap();
+
+    for (name, option) in [("b", "run"), ("c", "safe")] {
+        let document = json!({"agent_id": name, "endpoint": format!("http://{name}:1"), "fallback": safe});
+        engine.register(agent(document)).await.unwrap();
+        let mut wish = wants(name, 1, &[(option, 2.0, 1.0)]);
+        wish.valid_until_cycle = (name == "b").then_some(0);
+        plant.fakes.set(name, Manner::Answers(wish));
+    }
+    let record = engine.step("default").await.unwrap();
+    assert_eq!(steam(&record), [("b".into(), 0.0), ("c".into(), 0.0)].into());
+    assert_eq!(record.agent_faults[&id("b")], "its intention stood until cycle 0, and this is cycle 1");
+    assert_eq!(record.agent_faults[&id("c")], r#"/options/0/id: "safe" is the name of its fallback"#);
     engine.shutdown().await;
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 use super::{
-    intention::{ActionOption, Known, Limits},
+    intention::{ActionOption, Intention, Known, Limits},
     number::not_positive,
 };
 use crate::{FieldError, ServiceName};
@@ -168,6 +168,20 @@ impl Agent {
         }
         if let Some(fallback) = &self.fallback {
             errors.extend(fallback.check(&format!("{pointer}/fallback"), None));
+        }
+        errors
+    }
+
+    /// Everything wrong with what it wants, with pointers from the root of that: what is wrong in itself, and options that go by
+    /// the name of its fallback, so that nobody could tell which of them is decided.
+    #[must_use]
+    pub fn check_intention(&self, intention: &Intention, known: Known<'_>, limits: &Limits) -> Vec<FieldError> {
+        let mut errors = intention.check(known, limits);
+        if let Some(Fallback::Option(fallback)) = &self.fallback
+            && let Some(at) = intention.options.iter().position(|option| option.id == fallback.id)
+        {
+            let detail = format!("{:?} is the name of its fallback", fallback.id);
+            errors.push(FieldError::new(format!("/options/{at}/id"), detail));
         }
         errors
     }

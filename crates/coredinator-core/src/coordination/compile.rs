@@ -9,6 +9,7 @@ use super::{
     problem::{Candidate, Demand, Party, PlacedClaim, Presence, Push, TOLERANCE},
     resource::{OnConflict, Variable},
 };
+use crate::FieldError;
 
 /// Parties and what can be decided for them, by place.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +67,15 @@ impl Tables {
         let document = places.document;
         let known = Known { resources: &document.resources, variables: &document.variables };
         let fresh = intention.filter(|known| known.valid_until_cycle.is_none_or(|last| last >= document.cycle));
-        let mut faults = fresh.map(|intention| intention.check(known, limits)).unwrap_or_default();
+        let mut faults = match (fresh, intention) {
+            (Some(intention), _) => agent.check_intention(intention, known, limits),
+            (None, Some(past)) => {
+                let last = past.valid_until_cycle.unwrap_or_default();
+                let detail = format!("it stood until cycle {last}, and this is cycle {}", document.cycle);
+                vec![FieldError::new("/valid_until_cycle", detail)]
+            }
+            (None, None) => Vec::new(),
+        };
         let usable = fresh.filter(|_| faults.is_empty());
         let presence = match (usable, holding) {
             (Some(_), _) => Presence::Active,

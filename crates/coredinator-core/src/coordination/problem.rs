@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    agent::{Agent, AgentId, Fallback},
+    agent::{Agent, AgentId, DEFAULT_GROUP, Fallback},
     compile::Tables,
     conflict::Conflict,
     detect,
@@ -356,6 +356,13 @@ fn check(document: &ProblemDocument) -> Vec<FieldError> {
     errors.extend(variables.flat_map(|(at, variable)| variable.check(&format!("/variables/{at}"))));
     let agents = document.agents.iter().enumerate();
     errors.extend(agents.flat_map(|(at, agent)| agent.check(&format!("/agents/{at}"))));
+    for (at, agent) in document.agents.iter().enumerate() {
+        // One that names no group is of this one.
+        if agent.group != document.group && agent.group != DEFAULT_GROUP {
+            let detail = format!("the problem is that of group {:?}, but this is {:?}", document.group, agent.group);
+            errors.push(FieldError::new(format!("/agents/{at}/group"), detail));
+        }
+    }
     twice("/resources", "name", document.resources.iter().map(|resource| resource.name.as_str()), &mut errors);
     twice("/variables", "name", document.variables.iter().map(|variable| variable.name.as_str()), &mut errors);
     let agents = || document.agents.iter().map(|agent| agent.agent_id.as_str());

@@ -75,7 +75,7 @@ fn every_field_that_is_wrong_is_told_by_its_place() {
         ("/agents/1/agent_id", vec![json!("a")], "/agents/1/agent_id"),
         ("/agents/0/weight", vec![json!(0), json!(-1), json!(1e99)], "/agents/0/weight"),
         ("/agents/0/ttl_seconds", vec![json!(0), json!(-1)], "/agents/0/ttl_seconds"),
-        ("/agents/0/group", vec![json!("")], "/agents/0/group"),
+        ("/agents/0/group", vec![json!(""), json!("other")], "/agents/0/group"),
         ("/agents/0/negotiates", vec![json!(true)], "/agents/0/negotiates"),
         ("/agents/0/fallback/demands/steam", vec![json!(-1)], "/agents/0/fallback/demands/steam"),
         ("/agents/0/fallback/utility", vec![json!(1e99)], "/agents/0/fallback/utility"),
@@ -91,6 +91,8 @@ fn every_field_that_is_wrong_is_told_by_its_place() {
         ("/holdings/0/values", vec![json!({"t": 1e99})], "/holdings/0/values"),
         ("/holdings/0/fraction", vec![json!(-0.5), json!(2)], "/holdings/0/fraction"),
         ("/history/-", vec![json!({"cycle": 6, "agents": {}})], "/history/1/cycle"),
+        ("/intentions/0/valid_until_cycle", vec![json!(6)], "/valid_until_cycle"),
+        ("/intentions/0/options/0/id", vec![json!("safe")], "/options/0/id"),
         // What is wrong with one agent's wishes costs only that agent, and is told from the root of its intention.
         ("/intentions/0/disagreement", vec![json!(1e99)], "/disagreement"),
         ("/intentions/0/options", vec![json!([])], "/options"),

@@ -289,7 +289,16 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
                 }
             })
         })
-        .map(|read| check(reader, read, Resource::check))
+        .map(|read| {
+            let wrong = |resource: &Resource, at: &str| {
+                let mut errors = resource.check(at);
+                if !from_host.contains(&resource.name) {
+                    errors.extend(resource.check_reserve(at));
+                }
+                errors
+            };
+            check(reader, read, wrong)
+        })
         .unwrap_or_default();
     let variables: Vec<Variable> = reader
         .parsed("variables", |pointer, value| named(pointer, value, |_, _| ()))

@@ -220,7 +220,9 @@ impl Group {
                 errors.push(FieldError::new(pointer, format!("there is no resource {name:?}")));
                 continue;
             };
-            errors.extend(changed(configured, *amount).check(&pointer));
+            let resource = changed(configured, *amount);
+            errors.extend(resource.check(&pointer));
+            errors.extend(amount.reserve.and_then(|_| resource.check_reserve(&pointer)));
             let configured = Amount { capacity: configured.capacity, reserve: Some(configured.reserve) };
             settings.resources.insert(name.clone(), Changed { to: *amount, configured });
         }

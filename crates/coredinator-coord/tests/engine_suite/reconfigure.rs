@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use coredinator_coord::{
-    CoordError, CoordinationConfig, Coordinator, CycleOutcome, CycleRecord, EventKind, Strategies,
+    Amount, CoordError, CoordinationConfig, Coordinator, CycleOutcome, CycleRecord, EventKind, Strategies,
 };
 use serde_json::{Value, json};
 
@@ -247,4 +247,26 @@ fn a_weight_of_the_operators_is_one_that_an_agent_could_have() {
     let errors = parse(json!({"agents": {"a": {"weight": 1e308}}, "max_weight": 1e16}));
     let told: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
     assert_eq!(told, ["/c/agents/a/weight", "/c/max_weight"]);
+}
+
+#[tokio::test]
+async fn no_more_is_kept_back_than_is_said_to_be_there() {
+    let parse =
+        |resources: Value| CoordinationConfig::parse("/c", &json!({"resources": resources}), &Strategies::builtin());
+    let errors = parse(json!({"steam": {"capacity": 5, "reserve": 9}})).unwrap_err();
+    assert_eq!((errors.len(), errors[0].pointer.as_str()), (1, "/c/resources/steam/reserve"));
+    assert_eq!(errors[0].detail, "must be at most the capacity, 5, but is 9");
+    // What the machine has is not known yet.
+    parse(json!({"system.memory": {"reserve": 9}})).unwrap();
+
+    let plant = Plant::new(json!({"resources": {"steam": {"capacity": 10, "reserve": 4}}}));
+    let engine = plant.start().await;
+    let change = |reserve| [("steam".to_owned(), Amount { capacity: 3.0, reserve })].into();
+    let Err(CoordError::Invalid(errors)) = engine.set_resources("default", change(Some(4.0))).await else {
+        panic!("it is taken")
+    };
+    assert_eq!(errors[0].pointer, "/steam/reserve");
+    // That a boiler trips is no mistake.
+    engine.set_resources("default", change(None)).await.unwrap();
+    engine.shutdown().await;
 }

@@ -89,6 +89,19 @@ impl Resource {
     }
 }
 
+impl Resource {
+    /// Says so where more is never to be handed out than there is: nobody who writes both at once means that. That less comes
+    /// to be there than was to be kept back is another matter, and no mistake.
+    #[must_use]
+    pub fn check_reserve(&self, pointer: &str) -> Option<FieldError> {
+        (is_amount(self.capacity) && self.reserve > self.capacity).then(|| {
+            let detail =
+                format!("must be at most the capacity, {}, but is {}", shown(self.capacity), shown(self.reserve));
+            FieldError::new(format!("{pointer}/reserve"), detail)
+        })
+    }
+}
+
 impl Variable {
     /// Everything wrong with it, with pointers below `pointer`.
     #[must_use]

@@ -127,14 +127,16 @@ impl<'p> Draft<'p> {
     pub(super) fn missing(&self, candidate: usize, fraction: f64) -> Vec<(Demand, f64)> {
         let back = self.taken(self.problem.candidates()[candidate].party);
         let given_back = |resource: usize| {
-            let own = back.iter().flat_map(|&(own, part)| self.problem.demands(own).iter().map(move |own| (own, part)));
-            own.filter(|(own, _)| own.resource == resource).map(|(own, part)| own.amount * part).sum::<f64>()
+            let (own, part) = back?;
+            // They are in the order of the resources.
+            let own = self.problem.demands(own);
+            own.binary_search_by_key(&resource, |own| own.resource).ok().map(|at| own[at].amount * part)
         };
         let with_left = self
             .problem
             .demands(candidate)
             .iter()
-            .map(|demand| (*demand, self.left[demand.resource] + given_back(demand.resource)));
+            .map(|demand| (*demand, self.left[demand.resource] + given_back(demand.resource).unwrap_or(0.0)));
         let short = |(demand, left): &(Demand, f64)| {
             let slack = self.problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
             demand.amount * fraction > left + slack

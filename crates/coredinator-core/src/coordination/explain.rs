@@ -1,5 +1,7 @@
 //! Why a decision is what it is: pure, from what there is beside all that was chosen.
 
+use std::{borrow::Cow, collections::HashSet};
+
 use super::{
     agent::Fallback,
     conflict::{Conflict, ConflictType},
@@ -7,6 +9,7 @@ use super::{
     plan::{Decision, DecisionOutcome, DecisionReason},
     problem::{Party, PlacedClaim, Presence, Problem},
     resolution::{Note, Pick, Resolution},
+    resource::Resource,
 };
 
 /// How every text about a silent agent begins.
@@ -20,6 +23,9 @@ pub(super) struct Explainer<'p> {
     values: &'p [Option<f64>],
     /// All that was chosen; absent where everyone has its first choice, which nobody needs to have explained.
     draft: Option<Draft<'p>>,
+    /// How first choices collide on each resource, and on each variable, in words.
+    contended: Vec<Option<String>>,
+    disputed: Vec<Option<String>>,
 }
 
 impl<'p> Explainer<'p> {
@@ -31,7 +37,27 @@ impl<'p> Explainer<'p> {
         };
         let easy = problem.conflicts().is_empty() && problem.parties().iter().zip(&resolution.picks).all(first);
         let draft = (!easy).then(|| Draft::of(problem, resolution));
-        Self { problem, resolution, values, draft }
+        let (resources, variables) = (problem.resources(), problem.variables());
+        let (mut contended, mut disputed) = (vec![None; resources.len()], vec![None; variables.len()]);
+        for conflict in problem.conflicts() {
+            // Both are in the order of their names.
+            let name = &conflict.subject;
+            match (conflict.kind, conflict.demanded, conflict.available) {
+                (ConflictType::ResourceContention, Some(wanted), Some(there)) => {
+                    if let Ok(at) = resources.binary_search_by(|resource| resource.name.cmp(name)) {
+                        contended[at] = Some(short_of(&resources[at], &agents(conflict), wanted, there, "available"));
+                    }
+                }
+                // One that wants what cannot be reached wants nothing different from anybody.
+                (ConflictType::GoalInterference, ..) if conflict.parties.len() > 1 => {
+                    if let Ok(at) = variables.binary_search_by(|variable| variable.name.cmp(name)) {
+                        disputed[at] = Some(format!("{name}: {} it to go different ways", agents(conflict)));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Self { problem, resolution, values, draft, contended, disputed }
     }
 
     /// Why a party gets what is decided for it.
@@ -56,11 +82,11 @@ impl<'p> Explainer<'p> {
         }
         let party = &self.problem.parties()[at];
         let (code, text) = match decision.outcome {
-            _ if is_shed(party, self.resolution.picks[at]) => ("shed", self.shed(party, conflicts)),
+            _ if is_shed(party, self.resolution.picks[at]) => ("shed", self.shed(party)),
             DecisionOutcome::Granted => ("first_choice", "its first choice, in full".to_owned()),
-            DecisionOutcome::Scaled => ("limited", self.scaled(party, decision, conflicts)),
-            DecisionOutcome::Substituted => ("second_choice", self.substituted(at, decision, conflicts)),
-            DecisionOutcome::Denied | DecisionOutcome::Preempted => self.denied(party, decision, conflicts),
+            DecisionOutcome::Scaled => ("limited", self.scaled(party, decision)),
+            DecisionOutcome::Substituted => ("second_choice", self.substituted(at, decision)),
+            DecisionOutcome::Denied | DecisionOutcome::Preempted => self.denied(party, decision),
             DecisionOutcome::Defaulted if !party.faults.is_empty() => {
                 let first = party.faults.first().map(ToString::to_string).unwrap_or_default();
                 ("invalid_intention", format!("its intention cannot be used: {first}"))
@@ -70,21 +96,21 @@ impl<'p> Explainer<'p> {
         DecisionReason { code: code.to_owned(), text, conflict_ids }
     }
 
-    fn shed(&self, party: &Party, conflicts: &[&Conflict]) -> String {
+    fn shed(&self, party: &Party) -> String {
         if let Some(fault) = party.faults.iter().find(|fault| fault.pointer.starts_with("/fallback")) {
             return format!("its fallback cannot be had: {fault}");
         }
         let safe = party.fallback().map_or(party.options(), |fallback| fallback..fallback + 1);
-        let ways = safe.flat_map(|candidate| self.in_the_way(candidate, self.least(candidate), conflicts)).collect();
+        let ways = safe.flat_map(|candidate| self.in_the_way(candidate, self.least(candidate))).collect();
         let what = "not even what is safe for everyone fits, and this is among the lowest priority";
         join(what, ways, "what is left does not suffice")
     }
 
-    fn scaled(&self, party: &Party, decision: &Decision, conflicts: &[&Conflict]) -> String {
+    fn scaled(&self, party: &Party, decision: &Decision) -> String {
         let first = party.options().start;
         let mut ways = Vec::new();
         if decision.fraction < 1.0 {
-            ways.extend(self.short(first, 1.0, conflicts));
+            ways.extend(self.short(first, 1.0));
         }
         for claim in self.problem.claims(first) {
             let value = self.values[claim.variable];
@@ -94,15 +120,15 @@ impl<'p> Explainer<'p> {
             let exact = written.filter(|written| written.min.is_none() && written.max.is_none());
             let clamped = exact.is_some_and(|written| written.value != claim.value);
             if !met || clamped {
-                ways.push(self.value_told(claim, clamped && value == Some(claim.value), conflicts));
+                ways.push(self.value_told(claim, clamped && value == Some(claim.value)));
             }
         }
         join("its first choice in part", ways, "so much of it was chosen")
     }
 
-    fn substituted(&self, at: usize, decision: &Decision, conflicts: &[&Conflict]) -> String {
+    fn substituted(&self, at: usize, decision: &Decision) -> String {
         let first = self.problem.parties()[at].options().start;
-        let ways = self.in_the_way(first, self.least(first), conflicts);
+        let ways = self.in_the_way(first, self.least(first));
         if !ways.is_empty() {
             return join("its first choice does not fit", ways, "");
         }
@@ -114,13 +140,18 @@ impl<'p> Explainer<'p> {
         }
     }
 
-    fn denied(&self, party: &Party, decision: &Decision, conflicts: &[&Conflict]) -> (&'static str, String) {
+    fn denied(&self, party: &Party, decision: &Decision) -> (&'static str, String) {
+        let full = party.options().map(|candidate| self.problem.candidates()[candidate].utility);
+        if full.fold(f64::NEG_INFINITY, f64::max) < decision.utility {
+            // Whether any of them fits does not matter.
+            return ("worth_less", "none of its options is worth as much to it as being denied".to_owned());
+        }
         let mut ways = Vec::new();
         let mut best: Option<f64> = None;
         for candidate in party.options() {
             match self.worth(candidate) {
                 Some(worth) => best = Some(best.map_or(worth, |best| best.max(worth))),
-                None => ways.extend(self.in_the_way(candidate, self.least(candidate), conflicts)),
+                None => ways.extend(self.in_the_way(candidate, self.least(candidate))),
             }
         }
         match best {
@@ -143,62 +174,52 @@ impl<'p> Explainer<'p> {
     }
 
     /// What keeps a party from having a fraction of a candidate beside what all others have.
-    fn in_the_way(&self, candidate: usize, fraction: f64, conflicts: &[&Conflict]) -> Vec<String> {
+    fn in_the_way(&self, candidate: usize, fraction: f64) -> Vec<Cow<'_, str>> {
         let Some(draft) = &self.draft else { return Vec::new() };
-        let mut ways = self.short(candidate, fraction, conflicts);
+        let mut ways = self.short(candidate, fraction);
         for claim in self.problem.claims(candidate).iter().filter(|claim| !claim.soft) {
             let reachable = claim.bounds.0 <= claim.bounds.1;
             let held = self.problem.fixed()[claim.variable];
             let agrees = held.is_none_or(|held| (claim.bounds.0..=claim.bounds.1).contains(&held));
             if !reachable || !agrees || !draft.meets(candidate, claim) {
-                ways.push(self.value_told(claim, !reachable, conflicts));
+                ways.push(self.value_told(claim, !reachable));
             }
         }
         for push in self.problem.pushes(candidate).iter().filter(|push| !draft.goes_with_others(candidate, push)) {
             let name = &self.problem.variables()[push.variable].name;
-            ways.push(differing(name, conflicts).unwrap_or_else(|| format!("{name}: others push it the other way")));
+            ways.push(match &self.disputed[push.variable] {
+                Some(told) => Cow::from(told),
+                None => Cow::from(format!("{name}: others push it the other way")),
+            });
         }
         ways
     }
 
     /// The resources of which too little is left for a fraction of a candidate.
-    fn short(&self, candidate: usize, fraction: f64, conflicts: &[&Conflict]) -> Vec<String> {
+    fn short(&self, candidate: usize, fraction: f64) -> Vec<Cow<'_, str>> {
         let missing = self.draft.iter().flat_map(|draft| draft.missing(candidate, fraction));
-        let told = missing.map(|(demand, left)| {
-            let resource = &self.problem.resources()[demand.resource];
-            let unit = if resource.unit.is_empty() { String::new() } else { format!(" {}", resource.unit) };
-            let of = |conflict: &&&Conflict| {
-                conflict.kind == ConflictType::ResourceContention && conflict.subject == resource.name
-            };
-            let (who, wanted, there, what) = match conflicts.iter().find(of) {
-                Some(conflict) => {
-                    let (wanted, available) = (conflict.demanded.unwrap_or(0.0), conflict.available.unwrap_or(0.0));
-                    (agents(conflict), wanted, available, "available")
-                }
-                None => ("it wants".to_owned(), demand.amount * fraction, left.max(0.0), "left"),
-            };
-            let (wanted, there) = (rounded(wanted), rounded(there));
-            format!("{}: {who} {wanted}{unit}, {there}{unit} is {what}", resource.name)
+        let told = missing.map(|(demand, left)| match &self.contended[demand.resource] {
+            Some(told) => Cow::from(told),
+            None => {
+                let resource = &self.problem.resources()[demand.resource];
+                Cow::from(short_of(resource, "it wants", demand.amount * fraction, left, "left"))
+            }
         });
         told.collect()
     }
 
     /// Why a variable has not the value that is claimed.
-    fn value_told(&self, claim: &PlacedClaim, by_limits: bool, conflicts: &[&Conflict]) -> String {
+    fn value_told(&self, claim: &PlacedClaim, by_limits: bool) -> Cow<'_, str> {
         let at = claim.variable;
         let name = &self.problem.variables()[at].name;
-        if let Some(held) = self.problem.fixed()[at] {
-            return format!("{name}: a silent agent holds it at {}", rounded(held));
-        }
         let (low, high) = self.problem.ranges()[at];
-        let limits = || format!("{name}: it can be {} to {} in this cycle", rounded(low), rounded(high));
-        if by_limits {
-            return limits();
-        }
-        differing(name, conflicts).unwrap_or_else(|| match self.values[at] {
-            Some(value) => format!("{name}: it is {} for the others", rounded(value)),
-            None => limits(),
-        })
+        let told = match (self.problem.fixed()[at], &self.disputed[at], self.values[at]) {
+            (Some(held), ..) => format!("{name}: a silent agent holds it at {}", rounded(held)),
+            (None, Some(told), _) if !by_limits => return Cow::from(told),
+            (None, None, Some(value)) if !by_limits => format!("{name}: it is {} for the others", rounded(value)),
+            _ => format!("{name}: it can be {} to {} in this cycle", rounded(low), rounded(high)),
+        };
+        Cow::from(told)
     }
 }
 
@@ -226,12 +247,11 @@ fn silent(party: &Party, decision: &Decision) -> &'static str {
     }
 }
 
-/// What several agents want of a variable, if this is one of them.
-fn differing(name: &str, conflicts: &[&Conflict]) -> Option<String> {
-    let about = |conflict: &&&Conflict| {
-        conflict.kind == ConflictType::GoalInterference && conflict.subject == name && conflict.parties.len() > 1
-    };
-    conflicts.iter().find(about).map(|conflict| format!("{name}: {} it to go different ways", agents(conflict)))
+/// That there is less of a resource than is wanted.
+fn short_of(resource: &Resource, who: &str, wanted: f64, there: f64, what: &str) -> String {
+    let unit = if resource.unit.is_empty() { String::new() } else { format!(" {}", resource.unit) };
+    let (wanted, there) = (rounded(wanted), rounded(there.max(0.0)));
+    format!("{}: {who} {wanted}{unit}, {there}{unit} is {what}", resource.name)
 }
 
 fn agents(conflict: &Conflict) -> String {
@@ -242,14 +262,10 @@ fn agents(conflict: &Conflict) -> String {
 }
 
 /// What happened, and what each of these has to do with it, once; `or`: where there is none.
-fn join(what: &str, ways: Vec<String>, or: &str) -> String {
-    let mut told: Vec<String> = Vec::new();
-    for way in ways {
-        if !told.contains(&way) {
-            told.push(way);
-        }
-    }
-    if told.is_empty() { format!("{what}: {or}") } else { format!("{what}: {}", told.join("; ")) }
+fn join(what: &str, mut ways: Vec<Cow<'_, str>>, or: &str) -> String {
+    let mut seen = HashSet::new();
+    ways.retain(|way| seen.insert(way.clone()));
+    if ways.is_empty() { format!("{what}: {or}") } else { format!("{what}: {}", ways.join("; ")) }
 }
 
 /// A number with as many digits as people read.

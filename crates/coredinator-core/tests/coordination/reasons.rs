@@ -58,16 +58,24 @@ fn that_something_does_not_fit_is_told_only_where_it_does_not() {
 #[test]
 fn an_option_that_is_worth_less_than_being_denied_is_not_said_not_to_fit() {
     let bad = json!({"agent_id": "a", "options": [{"id": "x", "utility": -1, "demands": {"steam": 1}}]});
+    let split = json!({"agent_id": "a", "options": [
+        {"id": "x", "utility": -1, "demands": {"steam": 1}}, {"id": "y", "utility": 9, "demands": {"steam": 9}}]});
     let much = |id: &str| json!({"agent_id": id, "options": [{"id": "x", "utility": 1, "demands": {"steam": 6}}]});
-    let problem = problem(json!({
-        "resources": [{"name": "steam", "capacity": 10}],
-        "agents": [{"agent_id": "a", "fallback": "release"}, {"agent_id": "b", "fallback": "release"},
-            {"agent_id": "c", "fallback": "release"}],
-        "intentions": [bad, much("b"), much("c")],
-    }));
+    let wanted = |of: &Value| {
+        problem(json!({
+            "resources": [{"name": "steam", "capacity": 10}],
+            "agents": [{"agent_id": "a", "fallback": "release"}, {"agent_id": "b", "fallback": "release"},
+                {"agent_id": "c", "fallback": "release"}],
+            "intentions": [of, much("b"), much("c")],
+        }))
+    };
+    let problem = wanted(&split);
+    let reason = told(&problem, &but(&problem, &[(1, 0)]));
+    assert_eq!(reason.text, "no option that fits is worth more to it than being denied");
+    let problem = wanted(&bad);
     let reason = told(&problem, &but(&problem, &[(1, 0)]));
     assert_eq!(reason.code, "worth_less");
-    assert_eq!(reason.text, "no option that fits is worth more to it than being denied");
+    assert_eq!(reason.text, "none of its options is worth as much to it as being denied");
 }
 
 #[test]

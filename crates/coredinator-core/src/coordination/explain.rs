@@ -240,7 +240,8 @@ pub(super) fn is_shed(party: &Party, pick: Pick) -> bool {
 fn silent(party: &Party, decision: &Decision) -> &'static str {
     let has = !decision.grant.is_empty() || !decision.values.is_empty() || decision.option_id.is_some();
     match &party.agent.fallback {
-        _ if party.presence == Presence::Holding => "what it was granted stays reserved",
+        _ if party.presence == Presence::Holding && has => "what it was granted stays reserved",
+        _ if party.presence == Presence::Holding => "it was granted nothing that could stay reserved",
         Some(Fallback::Hold) if has => "it goes on with what it was granted, which is its fallback",
         Some(Fallback::Option(_)) => "it has its fallback",
         _ => "it has nothing reserved any more",

@@ -136,6 +136,11 @@ fn what_a_silent_agent_still_has_is_told() {
         "it is silent; it has its fallback"
     );
     assert_eq!(of(json!("release"), false), "it is silent; it has nothing reserved any more");
+    let nothing = told_greedily(json!({
+        "agents": [{"agent_id": "a", "fallback": "release"}],
+        "holdings": [{"agent_id": "a", "cycle": 1, "reserved": true}],
+    }));
+    assert_eq!(nothing, "it is silent; it was granted nothing that could stay reserved");
     let mut reason = DecisionReason { code: "silent".to_owned(), text: of(json!("hold"), true), ..<_>::default() };
     reason.silent_because("it answered HTTP 500");
     assert_eq!(reason.text, "it answered HTTP 500; what it was granted stays reserved");

@@ -457,15 +457,19 @@ fn a_fallback_that_asks_for_what_there_is_not_is_never_given() {
     ] {
         let problem = problem(json!({
             "resources": [{"name": "steam", "capacity": 5}],
-            "agents": [{"agent_id": "a", "fallback": safe}],
+            "agents": [{"agent_id": "a", "fallback": safe}, {"agent_id": "b", "fallback": "release"}],
+            "intentions": [{"agent_id": "b", "options": [{"id": "x", "utility": 1}]}],
         }));
-        let plan = written(&problem, &greedy(&problem));
+        // It costs nobody else anything.
+        let resolution = Resolution::first_choices(&problem).unwrap();
+        let plan = written(&problem, &resolution);
         verify(&problem, &plan).unwrap();
         let decision = &plan.decisions[0];
         assert_eq!((&decision.option_id, &decision.action), (&None, &Value::Null));
         assert_eq!((plan.shed.len(), decision.reason.code.as_str()), (1, "shed"));
         assert!(decision.reason.text.contains("\"gone\""), "{}", decision.reason.text);
-        assert!(refused(&problem, vec![Pick::Fallback]).contains("cannot be had"));
+        let picks = vec![Pick::Fallback, resolution.picks[1]];
+        assert!(refused(&problem, picks).contains("cannot be had"));
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use coredinator_core::{
     FieldError,
-    coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Resource, Variable},
+    coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Known, Resource, Variable, not_positive},
     duration::Seconds,
     field::{FieldReader, join, kind, nearest},
 };
@@ -303,7 +303,16 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
                 }
             })
         })
-        .map(|read| check(reader, read, Resource::check))
+        .map(|read| {
+            let wrong = |resource: &Resource, at: &str| {
+                let mut errors = resource.check(at);
+                if !from_host.contains(&resource.name) {
+                    errors.extend(resource.check_reserve(at));
+                }
+                errors
+            };
+            check(reader, read, wrong)
+        })
         .unwrap_or_default();
     let variables: Vec<Variable> = reader
         .parsed("variables", |pointer, value| named(pointer, value, |_, _| ()))
@@ -329,13 +338,22 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
     if ttl.is_some_and(|ttl| ttl > CoordinationConfig::LONGEST_TTL) {
         reader.error("ttl", "must be at most a year (365d)");
     }
+    let on_silence: Option<Fallback> = reader.optional("on_silence");
+    if let Some(fallback) = &on_silence {
+        let (mut resources, mut variables) = (resources.clone(), variables.clone());
+        resources.sort_by(|a, b| a.name.cmp(&b.name));
+        variables.sort_by(|a, b| a.name.cmp(&b.name));
+        let known = Known { resources: &resources, variables: &variables };
+        let wrong = fallback.check(&join(reader.pointer(), "on_silence"), Some(known));
+        wrong.into_iter().for_each(|error| reader.push(error));
+    }
     GroupConfig {
         sync_interval,
         conflict_resolution,
         resources,
         from_host,
         variables,
-        on_silence: reader.optional("on_silence").or_else(|| parent.on_silence.clone()),
+        on_silence: on_silence.or_else(|| parent.on_silence.clone()),
         ttl,
         budget,
         collect,
@@ -348,8 +366,8 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
 /// A number above 0.
 fn positive(reader: &mut FieldReader, key: &'static str) -> Option<f64> {
     let number: Option<f64> = reader.optional(key);
-    if number.is_some_and(|number| number.is_nan() || number <= 0.0) {
-        reader.error(key, "must be above 0");
+    if let Some(detail) = number.and_then(not_positive) {
+        reader.error(key, detail);
     }
     number
 }

@@ -176,7 +176,13 @@ impl Coordinator {
         if !errors.is_empty() {
             return Err(CoordError::Invalid(errors));
         }
-        engine.group(&agent.group)?;
+        let (resources, variables) = engine.group(&agent.group)?.subjects();
+        let known = Known { resources: &resources, variables: &variables };
+        let errors =
+            agent.fallback.as_ref().map(|fallback| fallback.check("/fallback", Some(known))).unwrap_or_default();
+        if !errors.is_empty() {
+            return Err(CoordError::Invalid(errors));
+        }
         let epoch = engine.leading()?;
         // One change of the list at a time, so that the store and the book agree.
         let _turn = engine.registering.lock().await;
@@ -256,7 +262,7 @@ impl Coordinator {
     /// and those after, until the agent says otherwise, its time to live ends, or `valid_until_cycle` has passed.
     ///
     /// # Errors
-    /// [`CoordError::UnknownAgent`]; [`CoordError::Stale`]; [`CoordError::Invalid`]: what it said before stands then.
+    /// [`CoordError::UnknownAgent`]; [`CoordError::Stale`], [`CoordError::Past`], [`CoordError::Invalid`]: what it said before stands then.
     pub fn intend(&self, intention: Intention) -> Result<Accepted, CoordError> {
         let engine = &self.engine;
         let id = intention.agent_id.clone();
@@ -264,9 +270,15 @@ impl Coordinator {
         let group = engine.group(&agent.group)?;
         let (resources, variables) = group.subjects();
         let known = Known { resources: &resources, variables: &variables };
-        let errors = intention.check(known, &Limits::default());
+        let errors = agent.check_intention(&intention, known, &Limits::default());
         if !errors.is_empty() {
             return Err(CoordError::Invalid(errors));
+        }
+        let cycle = group.open_cycle();
+        if let Some(last) = intention.valid_until_cycle.filter(|&last| last < cycle) {
+            // As with one that is stale, there is somebody who says it.
+            engine.book().seen(id.as_str(), engine.now())?;
+            return Err(CoordError::Past { last, cycle });
         }
         engine.book().intend(Arc::new(intention), engine.now())?;
         let told = engine.book().told(id.as_str())?;

@@ -11,13 +11,14 @@ use coredinator_core::{
     coordination::{Agent, AgentId, BudgetDocument, Holding, Known, Limits, PastCycle, Plan, Problem, ProblemDocument},
 };
 use futures_util::{StreamExt, stream};
+use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     CoordError, CycleOutcome, CycleRecord, Timings,
     agents::Participant,
     cycle::{Cycle, Input, Step},
-    duties::{Duties, past_of},
+    duties::{Duties, past_of, tell_why_silent},
     engine::Engine,
     events::EventKind,
     group::{Group, Step as StepNow},
@@ -141,6 +142,13 @@ impl Driver {
             Err(_) => return Err(CoordError::Ended),
         };
         timings.detect_ms = millis(detecting);
+        let mut agent_faults = collected.faults;
+        for party in problem.parties() {
+            // What an agent said, or falls back to, may have become wrong since it said so.
+            if let Some(fault) = party.faults.first() {
+                agent_faults.entry(party.id().clone()).or_insert_with(|| fault.to_string());
+            }
+        }
 
         let negotiator = Arc::new(CycleNegotiator {
             problem: Arc::clone(&problem),
@@ -149,10 +157,18 @@ impl Driver {
             transport: Arc::clone(&self.engine.transport),
             patience: config.negotiate_time(),
             transcript: Mutex::default(),
+            faults: Mutex::default(),
         });
         let deadline = config.resolve_time();
-        let resolved = resolve(Arc::clone(&problem), &chosen, Arc::clone(&negotiator) as _, epoch.0, deadline).await;
+        let mut resolved =
+            resolve(Arc::clone(&problem), &chosen, Arc::clone(&negotiator) as _, epoch.0, deadline).await;
         (timings.resolve_ms, timings.verify_ms) = (resolved.resolve_ms, resolved.verify_ms);
+        for (agent, fault) in negotiator.faults() {
+            agent_faults.entry(agent).or_insert(fault);
+        }
+        if let Some(plan) = &mut resolved.plan {
+            tell_why_silent(plan, &agent_faults);
+        }
         let mut record = CycleRecord {
             group: self.group.name.to_string(),
             cycle: number,
@@ -165,7 +181,7 @@ impl Driver {
             outcome: CycleOutcome::Failed,
             trouble: None,
             faults: resolved.faults,
-            agent_faults: collected.faults,
+            agent_faults,
             negotiation: negotiator.transcript(),
             timings,
             unacknowledged: Vec::new(),
@@ -193,6 +209,7 @@ impl Driver {
         let usable = |service: &_| engine.services.usable(service);
         let mut heard = group.listen();
         let asked = engine.book().ask(&group.name, number, begun, &usable);
+        let comes_by_itself = asked.awaited.clone();
         let mut awaited = asked.awaited;
         awaited.extend(asked.pull.iter().map(|agent| agent.agent_id.clone()));
         let (mut cycle, mut step) = Cycle::begin(awaited);
@@ -209,12 +226,14 @@ impl Driver {
         while step == Step::Wait {
             let input = tokio::select! {
                 () = &mut deadline => {
-                    let late = cycle.waiting().cloned();
-                    faults.extend(late.map(|agent| (agent, "it did not answer in time".to_owned())));
+                    faults.extend(cycle.waiting().map(|agent| {
+                        let asked = !comes_by_itself.contains(agent);
+                        (agent.clone(), if asked { "it did not answer in time" } else { "it has not said what it wants" }.to_owned())
+                    }));
                     Input::TimeUp
                 }
                 Some((agent, answer)) = answers.next() => {
-                    if let Some(fault) = self.answered(&agent, answer) {
+                    if let Some(fault) = self.answered(number, &agent, answer) {
                         faults.insert(agent.clone(), fault);
                     }
                     Input::Heard(agent)
@@ -227,6 +246,14 @@ impl Driver {
         group.stop_listening();
         let mut book = engine.book();
         let participants = book.close(&group.name, number, Instant::now(), &usable);
+        for agent in participants.iter().map(|participant| &participant.agent) {
+            // Whatever else is missed of it, this is why.
+            if let Some(service) = &agent.service
+                && let Some(trouble) = engine.services.trouble(service)
+            {
+                faults.insert(agent.agent_id.clone(), format!("its service {service} {trouble}"));
+            }
+        }
         // With the book locked, so that whoever is told a cycle's number counts in it.
         group.set_open_cycle(number + 1);
         drop(book);
@@ -236,16 +263,22 @@ impl Driver {
     /// Enters what an agent answered; what is wrong with it.
     fn answered(
         &self,
+        number: u64,
         agent: &AgentId,
         answer: Result<coredinator_core::coordination::Intention, TransportError>,
     ) -> Option<String> {
         let intention = match answer {
             Ok(intention) => intention,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return Some(format!("it {error}")),
         };
         let (resources, variables) = self.group.subjects();
         let limits = Limits::default();
-        let errors = intention.check(Known { resources: &resources, variables: &variables }, &limits);
+        if let Some(last) = intention.valid_until_cycle.filter(|&last| last < number) {
+            return Some(format!("its intention stood until cycle {last}, and this is cycle {number}"));
+        }
+        let Ok(asked) = self.engine.book().agent(agent.as_str()).cloned() else { return None };
+        let known = Known { resources: &resources, variables: &variables };
+        let errors = asked.check_intention(&intention, known, &limits);
         let fault = errors.first().map(ToString::to_string);
         if intention.options.len() > limits.options {
             return fault;
@@ -264,7 +297,11 @@ impl Driver {
 
     /// All that decides the cycle.
     fn document(&mut self, number: u64, chosen: &Chosen, collected: &Collected) -> ProblemDocument {
-        let (resources, variables) = self.group.subjects();
+        let (resources, mut variables) = self.group.subjects();
+        for variable in &mut variables {
+            // Its limits may have changed since it was given that value.
+            variable.current = variable.current.map(|current| current.clamp(variable.min, variable.max));
+        }
         let config = self.group.config();
         let wanted = chosen.needs.history.min(coredinator_core::coordination::Needs::MAX_HISTORY);
         if wanted > self.history.len() {
@@ -276,14 +313,17 @@ impl Driver {
         }
         self.history.truncate(wanted);
         let exists = |name: &String| resources.iter().any(|resource| resource.name == *name);
+        let varies = |name: &String| variables.iter().any(|variable| variable.name == *name);
         let holdings = collected.participants.iter().filter_map(|participant| participant.holding.as_ref());
         let holdings = holdings.map(|holding| {
-            // The configuration may have lost a resource since.
-            if holding.grant.keys().all(exists) {
+            // The configuration may have lost something since. What is left of the grant stays, but the option that it was for
+            // cannot be carried out any more.
+            if holding.grant.keys().all(exists) && holding.values.keys().all(varies) {
                 return Arc::clone(holding);
             }
-            let mut known = Holding::clone(holding);
+            let mut known = Holding { option_id: None, fraction: 0.0, action: Value::Null, ..Holding::clone(holding) };
             known.grant.retain(|name, _| exists(name));
+            known.values.retain(|name, _| varies(name));
             Arc::new(known)
         });
         ProblemDocument {

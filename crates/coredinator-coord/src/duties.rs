@@ -1,6 +1,9 @@
 //! What follows from a plan for those whom it is about. Pure.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use coredinator_core::coordination::{AgentId, Decision, Holding, PastCycle, PastDecision, Plan, Presence, Problem};
 
@@ -58,6 +61,15 @@ impl Duties {
 fn gives_up(held: &Holding, decision: &Decision) -> bool {
     let less = held.grant.iter().any(|(name, &amount)| amount > decision.grant.get(name).copied().unwrap_or(0.0));
     less || held.values.iter().any(|(name, value)| decision.values.get(name) != Some(value))
+}
+
+/// Writes into the reasons of those who were silent why they were.
+pub(crate) fn tell_why_silent(plan: &mut Plan, faults: &BTreeMap<AgentId, String>) {
+    for decision in &mut plan.decisions {
+        if let Some(fault) = faults.get(&decision.agent_id) {
+            decision.reason.silent_because(fault);
+        }
+    }
 }
 
 /// How a cycle ended, as later ones are told.

@@ -46,6 +46,14 @@ pub enum CoordError {
         /// Cycle and epoch of what it was last told.
         last: Option<(u64, u64)>,
     },
+    /// An intention that does not stand for any cycle to come.
+    #[error("the intention stands until cycle {last}, but the next is cycle {cycle}")]
+    Past {
+        /// The last cycle for which it stands.
+        last: u64,
+        /// The next cycle that will be decided.
+        cycle: u64,
+    },
     /// As many agents as there may be are registered.
     #[error("there are {0} agents already, which is as many as there may be")]
     Full(

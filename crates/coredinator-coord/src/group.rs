@@ -225,7 +225,9 @@ impl Group {
                 });
                 continue;
             };
-            errors.extend(changed(configured, *amount).check(&pointer));
+            let resource = changed(configured, *amount);
+            errors.extend(resource.check(&pointer));
+            errors.extend(amount.reserve.and_then(|_| resource.check_reserve(&pointer)));
             let configured = Amount { capacity: configured.capacity, reserve: Some(configured.reserve) };
             settings.resources.insert(name.clone(), Changed { to: *amount, configured });
         }

@@ -2,12 +2,15 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use coredinator_core::coordination::{Answer, Intention, Known, Limits, Negotiator, Offer, Party, Problem};
+use coredinator_core::coordination::{
+    Agent, AgentId, Answer, Intention, Known, Limits, Negotiator, Offer, Party, Problem,
+};
 use futures_util::{StreamExt, stream};
 
 use crate::{
@@ -29,12 +32,26 @@ pub(crate) struct CycleNegotiator {
     /// How long one round is waited for.
     pub(crate) patience: Duration,
     pub(crate) transcript: Mutex<Vec<NegotiationRound>>,
+    /// What was wrong with answers: the first thing of each agent.
+    pub(crate) faults: Mutex<BTreeMap<AgentId, String>>,
 }
 
 impl CycleNegotiator {
     /// What was said.
     pub(crate) fn transcript(&self) -> Vec<NegotiationRound> {
         self.transcript.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What was wrong with what agents answered.
+    pub(crate) fn faults(&self) -> BTreeMap<AgentId, String> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An answer of no use counts as none, and is told.
+    fn useless(&self, agent: &AgentId, why: impl fmt::Display) -> NegotiationWord {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.entry(agent.clone()).or_insert_with(|| format!("to an offer, {why}"));
+        NegotiationWord::Silent
     }
 
     async fn put(&self, round: u32, prices: &BTreeMap<String, f64>, offer: Offer) -> NegotiationWord {
@@ -54,18 +71,31 @@ impl CycleNegotiator {
             conflicts: self.problem.conflicts().iter().filter(involved).cloned().collect(),
         };
         let answered = tokio::time::timeout(self.patience, self.transport.negotiate(agent, &request)).await;
-        let Ok(Ok(answer)) = answered else { return NegotiationWord::Silent };
-        let known = Known { resources: self.problem.resources(), variables: self.problem.variables() };
-        let usable = |intention: &Intention| {
-            intention.agent_id == agent.agent_id
-                && intention.valid_until_cycle.is_none_or(|last| last >= self.problem.cycle())
-                && intention.check(known, &Limits::default()).is_empty()
+        let answer = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return self.useless(party.id(), format_args!("it {error}")),
+            Err(_) => return NegotiationWord::Silent,
         };
-        match answer.intention {
-            _ if answer.accept => NegotiationWord::Accepts,
-            Some(intention) if usable(&intention) => NegotiationWord::Revises(Arc::new(intention)),
-            _ => NegotiationWord::Silent,
+        let Some(intention) = answer.intention.filter(|_| !answer.accept) else {
+            return if answer.accept { NegotiationWord::Accepts } else { NegotiationWord::Silent };
+        };
+        match self.wrong(agent, &intention) {
+            Some(wrong) => self.useless(party.id(), wrong),
+            None => NegotiationWord::Revises(Arc::new(intention)),
         }
+    }
+
+    /// What is wrong with a revised intention, first of all.
+    fn wrong(&self, agent: &Agent, intention: &Intention) -> Option<String> {
+        let known = Known { resources: self.problem.resources(), variables: self.problem.variables() };
+        if intention.agent_id != agent.agent_id {
+            return Some(format!("it sent the intention of {}", intention.agent_id));
+        }
+        if let Some(last) = intention.valid_until_cycle.filter(|&last| last < self.problem.cycle()) {
+            return Some(format!("it sent an intention that stood until cycle {last}"));
+        }
+        let first = agent.check_intention(intention, known, &Limits::default()).into_iter().next();
+        first.map(|error| format!("it sent an intention that cannot be used: {error}"))
     }
 }
 

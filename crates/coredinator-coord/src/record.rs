@@ -148,7 +148,7 @@ pub struct CycleRecord {
     /// What the strategy, and whoever stepped in for it, did wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub faults: Vec<StrategyFault>,
-    /// Agents that were asked and gave nothing of use: why.
+    /// Agents that gave nothing of use, or whose fallback cannot be had: why.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub agent_faults: BTreeMap<AgentId, String>,
     /// What was said in negotiation, in order.

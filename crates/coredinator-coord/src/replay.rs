@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     CoordError, CycleRecord, DecidedBy, Strategies,
+    duties::tell_why_silent,
     negotiate::ReplayingNegotiator,
     resolve::{Chosen, resolve},
     strategies::PriorityBased,
@@ -65,6 +66,7 @@ pub async fn replay(record: &CycleRecord, strategies: &Strategies) -> Result<Rep
         return Ok(Replayed::Differs { detail: format!("the strategy failed: {told}"), plan: None });
     };
     now.elapsed_ms = then.elapsed_ms;
+    tell_why_silent(&mut now, &record.agent_faults);
     if stepped_in {
         now.status = PlanStatus::Fallback;
     }

@@ -8,6 +8,11 @@ pub trait ServiceView: Send + Sync + 'static {
     /// Whether what lives in the service can act: it runs and is not unhealthy. A service that does not exist is not usable.
     /// Answered from memory, at once.
     fn usable(&self, service: &ServiceName) -> bool;
+
+    /// Why what lives in the service cannot act, as a clause about the service: `is stopped`. `None`: it can.
+    fn trouble(&self, service: &ServiceName) -> Option<String> {
+        (!self.usable(service)).then(|| "cannot act".to_owned())
+    }
 }
 
 /// A world in which every service is usable.

@@ -8,7 +8,7 @@ use coredinator_coord::{
 };
 use coredinator_core::coordination::{Agent, AgentId, Intention};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -46,10 +46,24 @@ async fn ask(agent: &Agent) -> Result<Intention, TransportError> {
     tokio::time::timeout(PATIENCE, HttpTransport::new().intention(agent, &ask)).await.unwrap()
 }
 
+async fn offer(agent: &Agent) -> Result<NegotiationAnswer, TransportError> {
+    let proposed = json!({"agent_id": "a", "outcome": "denied", "option_id": null, "fraction": 0, "values": {}, "grant": {},
+        "action": null, "utility": 0, "reason": {"code": "", "text": ""}});
+    let request = json!({"group": "default", "cycle": 7, "epoch": 2, "round": 1, "prices": {}, "proposed": proposed, "conflicts": []});
+    let request: NegotiationRequest = serde_json::from_value(request).unwrap();
+    tokio::time::timeout(PATIENCE, HttpTransport::new().negotiate(agent, &request)).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_sound_answer_is_understood() {
     let intention = ask(&serve(answer("200 OK", SOUND), b"", Duration::ZERO).await).await.unwrap();
     assert_eq!((intention.seq, intention.options[0].demands["steam"]), (3, 2.0));
+    // Whose it is goes without saying.
+    let nameless = SOUND.replace(r#""agent_id": "a", "#, "");
+    assert_eq!(ask(&serve(answer("200 OK", &nameless), b"", Duration::ZERO).await).await.unwrap(), intention);
+    let revised = format!(r#"{{"accept": false, "intention": {nameless}}}"#);
+    let answered = offer(&serve(answer("200 OK", &revised), b"", Duration::ZERO).await).await.unwrap();
+    assert_eq!(answered.intention, Some(intention));
 }
 
 #[tokio::test]
@@ -67,6 +81,8 @@ async fn what_is_no_answer_is_an_error_of_that_agent_alone() {
         let told = ask(&serve(answer("200 OK", body), b"", Duration::ZERO).await).await;
         assert!(matches!(told, Err(TransportError::Garbage(_))), "{what}: {told:?}");
     }
+    let told = offer(&serve(answer("200 OK", SOUND), b"", Duration::ZERO).await).await;
+    assert!(matches!(told, Err(TransportError::Garbage(_))), "a bare intention answers no offer: {told:?}");
     let told = ask(&serve(answer("500 Oh", SOUND), b"", Duration::ZERO).await).await;
     assert_eq!(told, Err(TransportError::Status(500)));
     let told = ask(&serve(answer("302 Found", ""), b"", Duration::ZERO).await).await;

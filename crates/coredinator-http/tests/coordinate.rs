@@ -95,6 +95,15 @@ async fn a_wish_that_cannot_be_understood_costs_its_agent_alone() {
     assert_eq!((code(&output), grants(&made)), (0, vec![0.0, 3.0]));
     let told = "what a wants does not count: /options/0/demands/steem: there is no resource \"steem\" (did you mean \"steam\"?)";
     assert!(stderr(&output).contains(told), "{}", stderr(&output));
+
+    let mut problem = contention(&[("a", 3, 6.0)]);
+    problem["agents"][0]["fallback"] = serde_json::json!({"id": "safe", "utility": 0, "demands": {"water": 1}});
+    let output = solve(&problem.to_string(), &[]).await;
+    assert!(
+        stderr(&output).contains("the fallback of a cannot be had: /fallback/demands/water"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[tokio::test]

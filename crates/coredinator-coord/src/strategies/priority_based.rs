@@ -72,7 +72,8 @@ impl PriorityBased {
             }
         }
         let mut resolution = last.unwrap_or(first);
-        resolution.notes = notes;
+        // Who gives way to a holder hears of that before what is saved up.
+        resolution.notes.extend(notes);
         resolution.cut_short = budget.is_over();
         resolution
     }

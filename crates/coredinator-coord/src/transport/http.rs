@@ -15,13 +15,15 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::{AgentTransport, Ask, DecisionMessage, NegotiationAnswer, NegotiationRequest, TransportError};
 
 /// Asks `GET {endpoint}/intention?cycle=&epoch=`, tells `POST {endpoint}/decision`, offers `POST {endpoint}/negotiate`.
 ///
 /// Bodies are JSON. Connections are kept open between cycles; redirects are not followed and no proxy is used. Of an answer
-/// at most [`MAX_ANSWER`](Self::MAX_ANSWER) bytes are read; a decision's answer may be empty and is not looked into.
+/// at most [`MAX_ANSWER`](Self::MAX_ANSWER) bytes are read; a decision's answer may be empty and is not looked into. The
+/// `agent_id` of an intention may be left out; where it is given, it is the agent's.
 #[derive(Clone)]
 pub struct HttpTransport {
     client: Client<HttpConnector, HttpBody>,
@@ -95,7 +97,9 @@ impl HttpTransport {
 impl AgentTransport for HttpTransport {
     async fn intention(&self, agent: &Agent, ask: &Ask) -> Result<Intention, TransportError> {
         let path = format!("/intention?cycle={}&epoch={}", ask.cycle, ask.epoch);
-        let intention: Intention = parse(&self.exchange(Method::GET, agent, &path, None).await?)?;
+        let mut answer: Value = parse(&self.exchange(Method::GET, agent, &path, None).await?)?;
+        name(&mut answer, agent);
+        let intention: Intention = understood(serde_json::from_value(answer))?;
         if intention.agent_id != agent.agent_id {
             return Err(TransportError::Garbage(format!("this is the intention of {}", intention.agent_id)));
         }
@@ -111,7 +115,11 @@ impl AgentTransport for HttpTransport {
         agent: &Agent,
         request: &NegotiationRequest,
     ) -> Result<NegotiationAnswer, TransportError> {
-        parse(&self.exchange(Method::POST, agent, "/negotiate", Some(write(request)?)).await?)
+        let mut answer: Value = parse(&self.exchange(Method::POST, agent, "/negotiate", Some(write(request)?)).await?)?;
+        if let Some(intention) = answer.get_mut("intention") {
+            name(intention, agent);
+        }
+        understood(serde_json::from_value(answer))
     }
 }
 
@@ -136,10 +144,19 @@ fn write(message: &impl Serialize) -> Result<Bytes, TransportError> {
 }
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, TransportError> {
-    serde_json::from_slice(text).map_err(|error| {
-        // Names that an agent made up may be long.
-        TransportError::Garbage(error.to_string().chars().take(256).collect())
-    })
+    understood(serde_json::from_slice(text))
+}
+
+fn understood<T>(read: serde_json::Result<T>) -> Result<T, TransportError> {
+    // Names that an agent made up may be long.
+    read.map_err(|error| TransportError::Garbage(error.to_string().chars().take(256).collect()))
+}
+
+/// Whose an intention is goes without saying where an agent answers for itself.
+fn name(intention: &mut Value, agent: &Agent) {
+    if let Value::Object(fields) = intention {
+        fields.entry("agent_id").or_insert_with(|| Value::from(agent.agent_id.as_str()));
+    }
 }
 
 /// Reads a body to its end, but no more than `limit` bytes.

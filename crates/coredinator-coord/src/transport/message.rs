@@ -33,7 +33,7 @@ pub struct DecisionMessage {
     /// What was decided.
     #[serde(flatten)]
     pub decision: Decision,
-    /// What was wrong with what the agent answered when it was asked; absent: nothing.
+    /// What was wrong with what the agent said or did not say, or with its fallback; absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
 }

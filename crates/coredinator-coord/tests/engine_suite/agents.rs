@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use coredinator_coord::{AgentState, CoordError, CycleOutcome, EventKind, ServiceView};
+use coredinator_coord::{
+    AgentState, CoordError, CycleOutcome, CycleRecord, EventKind, Replayed, ServiceView, Strategies, replay,
+};
 use coredinator_core::{ServiceName, coordination::DecisionOutcome};
 use serde_json::json;
 
-use crate::support::{Manner, Plant, agent, steam, wants};
+use crate::support::{Manner, Plant, agent, id, steam, wants};
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_agent_keeps_what_it_holds_until_its_ttl_ends() {
@@ -61,6 +63,8 @@ async fn garbage_costs_only_who_sent_it_and_it_is_told() {
     assert_eq!(plan.decision("odd").unwrap().reason.code, "invalid_intention");
     assert_eq!(plan.decision("liar").unwrap().outcome, DecisionOutcome::Defaulted);
     let told = engine.decision("liar", None, Duration::ZERO).await.unwrap().unwrap();
+    let why = &told.decision.reason.text;
+    assert!(why.starts_with("it answered with what is not understood: NaN; "), "{why}");
     assert!(told.fault.as_deref().is_some_and(|fault| fault.contains("NaN")), "{told:?}");
     engine.shutdown().await;
 }
@@ -87,7 +91,37 @@ async fn a_lie_that_is_pushed_is_refused_and_what_was_said_before_stands() {
         engine.intend(wants("a", 6, &[("run", 9.0, 1.0)])),
         Err(CoordError::Stale { given: 6, known: 7 })
     ));
+    let mut past = wants("a", 8, &[("run", 9.0, 1.0)]);
+    past.valid_until_cycle = Some(0);
+    assert!(matches!(engine.intend(past), Err(CoordError::Past { last: 0, cycle: 1 })));
     assert_eq!(steam(&engine.step("default").await.unwrap())["a"], 2.0);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_intention_that_is_past_or_named_as_the_fallback_is_refused_however_it_comes() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    let safe = json!({"id": "safe", "utility": 0});
+    engine.register(agent(json!({"agent_id": "a", "fallback": safe}))).await.unwrap();
+    let Err(CoordError::Invalid(errors)) = engine.intend(wants("a", 1, &[("run", 2.0, 1.0), ("safe", 1.0, 0.5)]))
+    else {
+        panic!("it is taken")
+    };
+    assert_eq!(errors[0].pointer, "/options/1/id");
+    engine.deregister("a").await.unwrap();
+
+    for (name, option) in [("b", "run"), ("c", "safe")] {
+        let document = json!({"agent_id": name, "endpoint": format!("http://{name}:1"), "fallback": safe});
+        engine.register(agent(document)).await.unwrap();
+        let mut wish = wants(name, 1, &[(option, 2.0, 1.0)]);
+        wish.valid_until_cycle = (name == "b").then_some(0);
+        plant.fakes.set(name, Manner::Answers(wish));
+    }
+    let record = engine.step("default").await.unwrap();
+    assert_eq!(steam(&record), [("b".into(), 0.0), ("c".into(), 0.0)].into());
+    assert_eq!(record.agent_faults[&id("b")], "its intention stood until cycle 0, and this is cycle 1");
+    assert_eq!(record.agent_faults[&id("c")], r#"/options/0/id: "safe" is the name of its fallback"#);
     engine.shutdown().await;
 }
 
@@ -146,12 +180,40 @@ async fn an_agent_whose_service_cannot_act_is_silent() {
     plant.options.services = std::sync::Arc::new(Stopped);
     let engine = plant.start().await;
     for (name, service) in [("a", "runs"), ("b", "stopped")] {
-        engine.register(agent(json!({"agent_id": name, "service": service}))).await.unwrap();
+        // Longer than c is waited for.
+        engine.register(agent(json!({"agent_id": name, "service": service, "ttl_seconds": 4000}))).await.unwrap();
         engine.intend(wants(name, 1, &[("run", 6.0, 1.0)])).unwrap();
     }
+    engine.register(agent(json!({"agent_id": "c"}))).await.unwrap();
     let record = engine.step("default").await.unwrap();
-    assert_eq!(steam(&record), [("a".into(), 6.0), ("b".into(), 0.0)].into());
-    assert_eq!(record.plan.as_ref().unwrap().decision("b").unwrap().outcome, DecisionOutcome::Defaulted);
+    assert_eq!(steam(&record), [("a".into(), 6.0), ("b".into(), 0.0), ("c".into(), 0.0)].into());
+    let decision = |name: &str| record.plan.as_ref().unwrap().decision(name).unwrap();
+    assert_eq!(decision("b").outcome, DecisionOutcome::Defaulted);
+    // Each is told what is the matter with it.
+    assert_eq!(decision("b").reason.text, "its service stopped cannot act; it has nothing reserved any more");
+    assert_eq!(record.agent_faults[&id("b")], "its service stopped cannot act");
+    assert_eq!(record.agent_faults[&id("c")], "it has not said what it wants");
+    let written: CycleRecord = serde_json::from_str(&serde_json::to_string(&*record).unwrap()).unwrap();
+    assert_eq!(replay(&written, &Strategies::builtin()).await.unwrap(), Replayed::Same);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_no_use_to_an_offer_is_told() {
+    let plant = Plant::new(json!({"conflict_resolution": "consensus"}));
+    let engine = plant.start().await;
+    for name in ["a", "b"] {
+        let document = json!({"agent_id": name, "endpoint": format!("http://{name}:1"), "negotiates": true});
+        engine.register(agent(document)).await.unwrap();
+    }
+    plant.fakes.set("a", Manner::Answers(wants("a", 1, &[("run", 6.0, 2.0)])));
+    plant.fakes.set("b", Manner::Babbles(wants("b", 1, &[("run", 6.0, 1.0)])));
+    let record = engine.step("default").await.unwrap();
+    assert!(!record.negotiation.is_empty());
+    assert_eq!(record.agent_faults.len(), 1);
+    assert_eq!(record.agent_faults[&id("b")], "to an offer, it answered with what is not understood: NaN");
+    let told = engine.decision("b", None, Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(told.fault.as_ref(), record.agent_faults.get(&id("b")));
     engine.shutdown().await;
 }
 

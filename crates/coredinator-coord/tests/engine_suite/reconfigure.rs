@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use coredinator_coord::{CoordError, CoordinationConfig, Coordinator, CycleOutcome, EventKind, Strategies};
+use coredinator_coord::{
+    Amount, CoordError, CoordinationConfig, Coordinator, CycleOutcome, CycleRecord, EventKind, Strategies,
+};
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Plant, agent, steam, wants};
@@ -178,5 +180,93 @@ async fn what_cannot_be_made_changes_nothing() {
     assert!(matches!(refused, Err(CoordError::Invalid(_))), "{refused:?}");
     assert_eq!(engine.config(), before);
     assert_eq!(engine.status().groups[0].resources.len(), 1);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_names_what_there_is_not_is_refused_and_later_told() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    let safe = |resource: &str| json!({"id": "safe", "demands": {resource: 1}, "utility": 0, "action": {"valve": 1}});
+    let CoordError::Invalid(errors) =
+        engine.register(agent(json!({"agent_id": "b", "fallback": safe("gold")}))).await.unwrap_err()
+    else {
+        panic!("another error")
+    };
+    assert_eq!(errors[0].pointer, "/fallback/demands/gold");
+
+    engine.register(agent(json!({"agent_id": "a", "fallback": safe("steam")}))).await.unwrap();
+    assert_eq!(steam(&engine.step("default").await.unwrap())["a"], 1.0);
+    engine.reconfigure(config(json!({"resources": {"air": {"capacity": 1}}}))).await.unwrap();
+    let nothing_to_do = |record: &CycleRecord| {
+        let plan = record.plan.as_ref().unwrap();
+        assert!(plan.decisions[0].option_id.is_none() && plan.decisions[0].action.is_null(), "{plan:?}");
+    };
+    // It is silent and holds what is not there any more; then its fallback would be due.
+    nothing_to_do(&engine.step("default").await.unwrap());
+    tokio::time::advance(Duration::from_secs(1000)).await;
+    let record = engine.step("default").await.unwrap();
+    nothing_to_do(&record);
+    let plan = record.plan.as_ref().unwrap();
+    assert_eq!(plan.shed, [crate::support::id("a")]);
+    let fault = &record.agent_faults[&crate::support::id("a")];
+    assert!(fault.contains("/fallback/demands/steam"), "{fault}");
+    engine.shutdown().await;
+}
+
+#[test]
+fn a_fallback_of_the_operators_is_checked_as_one_of_an_agent_is() {
+    let parse = |section: Value| CoordinationConfig::parse("/c", &section, &Strategies::builtin());
+    let safe = json!({"id": "safe", "demands": {"steam": 1}, "utility": 0});
+    parse(json!({"resources": {"steam": {"capacity": 1}}, "on_silence": safe})).unwrap();
+    let errors = parse(json!({"groups": {"g": {"on_silence": safe}}})).unwrap_err();
+    assert_eq!(errors[0].pointer, "/c/groups/g/on_silence/demands/steam");
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_come_closer_hold_at_once_whatever_the_rate() {
+    let section =
+        |max: f64, current: f64| json!({"variables": {"v": {"min": 0, "max": max, "max_rate": 5, "current": current}}});
+    let plant = Plant::new(section(300.0, 100.0));
+    let engine = plant.start().await;
+    engine.register(agent(json!({"agent_id": "a"}))).await.unwrap();
+    let wish = json!({"agent_id": "a", "options": [{"id": "x", "utility": 1, "claims": {"v": {"value": 200}}}]});
+    engine.intend(serde_json::from_value(wish).unwrap()).unwrap();
+    let value = |record: &CycleRecord| record.plan.as_ref().unwrap().values["v"];
+    for expected in [105.0, 110.0] {
+        assert_eq!(value(&engine.step("default").await.unwrap()), expected);
+    }
+    engine.reconfigure(config(section(50.0, 50.0))).await.unwrap();
+    assert_eq!(value(&engine.step("default").await.unwrap()), 50.0);
+    engine.shutdown().await;
+}
+
+#[test]
+fn a_weight_of_the_operators_is_one_that_an_agent_could_have() {
+    let parse = |section: Value| CoordinationConfig::parse("/c", &section, &Strategies::builtin()).unwrap_err();
+    let errors = parse(json!({"agents": {"a": {"weight": 1e308}}, "max_weight": 1e16}));
+    let told: Vec<&str> = errors.iter().map(|error| error.pointer.as_str()).collect();
+    assert_eq!(told, ["/c/agents/a/weight", "/c/max_weight"]);
+}
+
+#[tokio::test]
+async fn no_more_is_kept_back_than_is_said_to_be_there() {
+    let parse =
+        |resources: Value| CoordinationConfig::parse("/c", &json!({"resources": resources}), &Strategies::builtin());
+    let errors = parse(json!({"steam": {"capacity": 5, "reserve": 9}})).unwrap_err();
+    assert_eq!((errors.len(), errors[0].pointer.as_str()), (1, "/c/resources/steam/reserve"));
+    assert_eq!(errors[0].detail, "must be at most the capacity, 5, but is 9");
+    // What the machine has is not known yet.
+    parse(json!({"system.memory": {"reserve": 9}})).unwrap();
+
+    let plant = Plant::new(json!({"resources": {"steam": {"capacity": 10, "reserve": 4}}}));
+    let engine = plant.start().await;
+    let change = |reserve| [("steam".to_owned(), Amount { capacity: 3.0, reserve })].into();
+    let Err(CoordError::Invalid(errors)) = engine.set_resources("default", change(Some(4.0))).await else {
+        panic!("it is taken")
+    };
+    assert_eq!(errors[0].pointer, "/steam/reserve");
+    // That a boiler trips is no mistake.
+    engine.set_resources("default", change(None)).await.unwrap();
     engine.shutdown().await;
 }

@@ -56,6 +56,8 @@ pub(crate) enum Manner {
     Garbage,
     /// It answers with this, but is never heard of again.
     Dies(Intention),
+    /// It answers with this, and offers with what is no answer.
+    Babbles(Intention),
 }
 
 /// Agents in this process.
@@ -80,7 +82,7 @@ impl Fakes {
 impl AgentTransport for Fakes {
     async fn intention(&self, agent: &Agent, _: &Ask) -> Result<Intention, TransportError> {
         match self.manner(agent) {
-            Manner::Answers(intention) | Manner::Dies(intention) => Ok(intention),
+            Manner::Answers(intention) | Manner::Dies(intention) | Manner::Babbles(intention) => Ok(intention),
             Manner::Silent => std::future::pending().await,
             Manner::Garbage => Err(TransportError::Garbage("NaN".to_owned())),
         }
@@ -88,7 +90,7 @@ impl AgentTransport for Fakes {
 
     async fn decision(&self, agent: &Agent, message: &DecisionMessage) -> Result<(), TransportError> {
         match self.manner(agent) {
-            Manner::Answers(_) | Manner::Garbage => {
+            Manner::Answers(_) | Manner::Babbles(_) | Manner::Garbage => {
                 self.told.lock().unwrap().push(message.clone());
                 Ok(())
             }
@@ -99,7 +101,7 @@ impl AgentTransport for Fakes {
     async fn negotiate(&self, agent: &Agent, _: &NegotiationRequest) -> Result<NegotiationAnswer, TransportError> {
         match self.manner(agent) {
             Manner::Answers(_) => Ok(NegotiationAnswer { accept: true, intention: None }),
-            Manner::Garbage => Err(TransportError::Garbage("NaN".to_owned())),
+            Manner::Babbles(_) | Manner::Garbage => Err(TransportError::Garbage("NaN".to_owned())),
             Manner::Silent | Manner::Dies(_) => std::future::pending().await,
         }
     }

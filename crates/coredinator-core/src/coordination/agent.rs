@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::Value;
 
 use super::{
-    intention::{ActionOption, Limits},
-    number::is_number,
+    intention::{ActionOption, Intention, Known, Limits},
+    number::not_positive,
 };
 use crate::{FieldError, ServiceName};
 
@@ -159,15 +159,29 @@ impl Agent {
         let mut error =
             |field: &str, detail: String| errors.push(FieldError::new(format!("{pointer}/{field}"), detail));
         for (field, number) in [("weight", self.weight), ("ttl_seconds", self.ttl_seconds)] {
-            if !is_number(number) || number <= 0.0 {
-                error(field, format!("must be above 0, but is {number}"));
+            if let Some(detail) = not_positive(number) {
+                error(field, detail);
             }
         }
         if self.negotiates && self.endpoint.is_none() {
             error("negotiates", "an agent that negotiates needs an endpoint".to_owned());
         }
-        if let Some(Fallback::Option(option)) = &self.fallback {
-            errors.extend(option.check(&format!("{pointer}/fallback"), None, &Limits::default()));
+        if let Some(fallback) = &self.fallback {
+            errors.extend(fallback.check(&format!("{pointer}/fallback"), None));
+        }
+        errors
+    }
+
+    /// Everything wrong with what it wants, with pointers from the root of that: what is wrong in itself, and options that go by
+    /// the name of its fallback, so that nobody could tell which of them is decided.
+    #[must_use]
+    pub fn check_intention(&self, intention: &Intention, known: Known<'_>, limits: &Limits) -> Vec<FieldError> {
+        let mut errors = intention.check(known, limits);
+        if let Some(Fallback::Option(fallback)) = &self.fallback
+            && let Some(at) = intention.options.iter().position(|option| option.id == fallback.id)
+        {
+            let detail = format!("{:?} is the name of its fallback", fallback.id);
+            errors.push(FieldError::new(format!("/options/{at}/id"), detail));
         }
         errors
     }
@@ -184,6 +198,17 @@ pub enum Fallback {
     Default,
     /// Demands and claims nothing.
     Release,
+}
+
+impl Fallback {
+    /// Everything wrong with it, with pointers below `pointer`; whether what it names exists only where `known` is given.
+    #[must_use]
+    pub fn check(&self, pointer: &str, known: Option<Known<'_>>) -> Vec<FieldError> {
+        match self {
+            Self::Option(option) => option.check(pointer, known, &Limits::default()),
+            Self::Hold | Self::Default | Self::Release => Vec::new(),
+        }
+    }
 }
 
 impl Serialize for Fallback {

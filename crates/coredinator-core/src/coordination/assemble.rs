@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{
     agent::{AgentId, Fallback},
-    conflict::{Conflict, ConflictType},
+    conflict::Conflict,
+    explain::{Explainer, is_shed},
     plan::{Decision, DecisionOutcome, DecisionReason, Plan, PlanStatus, Utilization},
     problem::{Party, PlacedClaim, Presence, Problem},
-    resolution::{Note, Pick, Resolution},
+    resolution::{Pick, Resolution},
     resource::OnConflict,
 };
 
@@ -36,6 +37,7 @@ pub fn assemble(problem: &Problem, resolution: &Resolution, header: &PlanHeader)
     well_formed(problem, resolution)?;
     let values = settle(problem, resolution);
     let involved = involvement(problem.conflicts());
+    let explainer = Explainer::new(problem, resolution, &values);
     let mut shed = Vec::new();
     let mut decisions = Vec::with_capacity(problem.parties().len());
     for (at, party) in problem.parties().iter().enumerate() {
@@ -47,7 +49,8 @@ pub fn assemble(problem: &Problem, resolution: &Resolution, header: &PlanHeader)
         if note.is_some_and(|note| note.preempted) && decision.outcome == DecisionOutcome::Denied {
             decision.outcome = DecisionOutcome::Preempted;
         }
-        decision.reason = reason(problem, resolution, at, &decision, note, involved.get(party.id()));
+        let conflicts = involved.get(party.id()).map_or(&[][..], Vec::as_slice);
+        decision.reason = explainer.reason(at, &decision, note, conflicts);
         decisions.push(decision);
     }
     // A sum of nothing is -0, which people would wonder about.
@@ -118,10 +121,6 @@ fn well_formed(problem: &Problem, resolution: &Resolution) -> Result<(), String>
         return Err("a value or bound is no number".to_owned());
     }
     Ok(())
-}
-
-fn is_shed(party: &Party, pick: Pick) -> bool {
-    pick == Pick::Nothing && (party.presence == Presence::Active || party.fallback().is_some())
 }
 
 /// The final value of each variable that anybody claims.
@@ -247,81 +246,6 @@ fn involvement(conflicts: &[Conflict]) -> BTreeMap<&AgentId, Vec<&Conflict>> {
         conflict.parties.iter().for_each(|party| involved.entry(party).or_default().push(conflict));
     }
     involved
-}
-
-fn reason(
-    problem: &Problem,
-    resolution: &Resolution,
-    at: usize,
-    decision: &Decision,
-    note: Option<&Note>,
-    conflicts: Option<&Vec<&Conflict>>,
-) -> DecisionReason {
-    let party = &problem.parties()[at];
-    let conflicts = conflicts.map_or(&[][..], Vec::as_slice);
-    let conflict_ids = if decision.outcome == DecisionOutcome::Granted {
-        Vec::new()
-    } else {
-        conflicts.iter().map(|conflict| conflict.id.clone()).collect()
-    };
-    if let Some(Note { reason, .. }) = note.filter(|note| !note.reason.code.is_empty()) {
-        let mut reason = reason.clone();
-        if reason.conflict_ids.is_empty() {
-            reason.conflict_ids = conflict_ids;
-        }
-        return reason;
-    }
-    let because = || match conflicts {
-        [] => "what is left does not suffice".to_owned(),
-        several => several.iter().map(|conflict| told(problem, conflict)).collect::<Vec<_>>().join("; "),
-    };
-    let (code, text) = match decision.outcome {
-        _ if is_shed(party, resolution.picks[at]) => (
-            "shed",
-            format!("not even what is safe for everyone fits, and this is among the lowest priority: {}", because()),
-        ),
-        DecisionOutcome::Granted => ("first_choice", "its first choice, in full".to_owned()),
-        DecisionOutcome::Scaled if conflicts.is_empty() => {
-            ("limited", "as near to its first choice as the limits allow".to_owned())
-        }
-        DecisionOutcome::Scaled => ("limited", format!("its first choice in part: {}", because())),
-        DecisionOutcome::Substituted => ("second_choice", format!("its first choice does not fit: {}", because())),
-        DecisionOutcome::Denied | DecisionOutcome::Preempted => {
-            ("no_room", format!("none of its options fits: {}", because()))
-        }
-        DecisionOutcome::Defaulted if !party.faults.is_empty() => {
-            let first = party.faults.first().map(ToString::to_string).unwrap_or_default();
-            ("invalid_intention", format!("its intention cannot be used: {first}"))
-        }
-        DecisionOutcome::Defaulted if party.presence == Presence::Holding => {
-            ("silent", "it is silent; what it was granted stays reserved".to_owned())
-        }
-        DecisionOutcome::Defaulted => ("silent", "it is silent, and has nothing reserved any more".to_owned()),
-    };
-    DecisionReason { code: code.to_owned(), text, conflict_ids }
-}
-
-fn told(problem: &Problem, conflict: &Conflict) -> String {
-    let subject = &conflict.subject;
-    match (conflict.kind, conflict.demanded, conflict.available) {
-        (ConflictType::ResourceContention, Some(demanded), Some(available)) => {
-            let unit = problem.resources().iter().find(|resource| resource.name == *subject).map_or("", |r| &r.unit);
-            let unit = if unit.is_empty() { String::new() } else { format!(" {unit}") };
-            let agents = conflict.parties.len();
-            format!(
-                "{subject}: {agents} agents want {}{unit}, {}{unit} is available",
-                rounded(demanded),
-                rounded(available)
-            )
-        }
-        _ => format!("{subject}: {} agents want it to go different ways", conflict.parties.len()),
-    }
-}
-
-/// A number with as many digits as people read.
-fn rounded(number: f64) -> f64 {
-    let scaled = (number * 1000.0).round() / 1000.0;
-    if scaled.is_finite() { scaled } else { number }
 }
 
 fn utilization(problem: &Problem, resolution: &Resolution) -> BTreeMap<String, Utilization> {

@@ -9,6 +9,7 @@ use super::{
     problem::{Candidate, Demand, Party, PlacedClaim, Presence, Push, TOLERANCE},
     resource::{OnConflict, Variable},
 };
+use crate::FieldError;
 
 /// Parties and what can be decided for them, by place.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +67,15 @@ impl Tables {
         let document = places.document;
         let known = Known { resources: &document.resources, variables: &document.variables };
         let fresh = intention.filter(|known| known.valid_until_cycle.is_none_or(|last| last >= document.cycle));
-        let mut faults = fresh.map(|intention| intention.check(known, limits)).unwrap_or_default();
+        let mut faults = match (fresh, intention) {
+            (Some(intention), _) => agent.check_intention(intention, known, limits),
+            (None, Some(past)) => {
+                let last = past.valid_until_cycle.unwrap_or_default();
+                let detail = format!("it stood until cycle {last}, and this is cycle {}", document.cycle);
+                vec![FieldError::new("/valid_until_cycle", detail)]
+            }
+            (None, None) => Vec::new(),
+        };
         let usable = fresh.filter(|_| faults.is_empty());
         let presence = match (usable, holding) {
             (Some(_), _) => Presence::Active,
@@ -98,8 +107,12 @@ impl Tables {
                             pushed.elastic = None;
                         }
                     } else {
+                        // What asks for something that there is not cannot be had, whatever is left out of it.
                         faults.extend(wrong);
                         self.push(party, denied, None, |_| {});
+                        if let Some(pushed) = self.candidates.last_mut() {
+                            pushed.possible = false;
+                        }
                     }
                 }
                 Fallback::Hold => self.push(party, denied, None, |tables| tables.place_holding(places, holding)),
@@ -138,7 +151,10 @@ impl Tables {
             }
         }
         for (name, value) in &holding.values {
-            if let Some(&variable) = places.variables.get(name.as_str()) {
+            // Nobody is held to a value that is not allowed any more.
+            if let Some(&variable) = places.variables.get(name.as_str())
+                && places.document.variables[variable].allows(*value)
+            {
                 self.fixed[variable].get_or_insert(*value);
             }
         }
@@ -226,7 +242,9 @@ impl Tables {
                 let (low, high) = claim.bounds;
                 low <= high && fixed.is_none_or(|fixed| claim.soft || (low..=high).contains(&fixed))
             };
-            candidate.possible = self.demands[from..to].iter().all(fits) && self.claims[first..last].iter().all(agrees);
+            candidate.possible = candidate.possible
+                && self.demands[from..to].iter().all(fits)
+                && self.claims[first..last].iter().all(agrees);
         }
     }
 }

@@ -105,6 +105,45 @@ impl<'p> Draft<'p> {
         draft
     }
 
+    /// What was chosen, as it stands, within the limits or not.
+    pub(super) fn of(problem: &'p Problem, resolution: &Resolution) -> Self {
+        let mut draft = Self {
+            problem,
+            picks: resolution.picks.clone(),
+            left: problem.available().to_vec(),
+            variables: vec![Interest::default(); problem.variables().len()],
+        };
+        for (party, pick) in resolution.picks.iter().enumerate() {
+            draft.take(party, *pick);
+        }
+        for (&variable, &value) in &resolution.values {
+            draft.variables[variable].fixed = Some(value);
+        }
+        draft
+    }
+
+    /// Of what there is too little for a fraction of a candidate, and how much there is of it, if what its party has now were
+    /// given back.
+    pub(super) fn missing(&self, candidate: usize, fraction: f64) -> Vec<(Demand, f64)> {
+        let back = self.taken(self.problem.candidates()[candidate].party);
+        let given_back = |resource: usize| {
+            let (own, part) = back?;
+            // They are in the order of the resources.
+            let own = self.problem.demands(own);
+            own.binary_search_by_key(&resource, |own| own.resource).ok().map(|at| own[at].amount * part)
+        };
+        let with_left = self
+            .problem
+            .demands(candidate)
+            .iter()
+            .map(|demand| (*demand, self.left[demand.resource] + given_back(demand.resource).unwrap_or(0.0)));
+        let short = |(demand, left): &(Demand, f64)| {
+            let slack = self.problem.resources()[demand.resource].capacity * TOLERANCE * 0.1;
+            demand.amount * fraction > left + slack
+        };
+        with_left.filter(short).collect()
+    }
+
     /// Gives a party that has nothing its fallback, or its most modest option if it has none.
     fn settle(&mut self, party: usize) {
         let of = &self.problem.parties()[party];
@@ -297,24 +336,39 @@ impl<'p> Draft<'p> {
 
     /// Whether a candidate's claims and pushes agree with all others but `without`.
     fn agrees_without(&self, candidate: usize, without: Option<usize>) -> bool {
-        let claims = self.problem.claims(candidate).iter().filter(|claim| !claim.soft);
-        let meets = |claim: &PlacedClaim| {
-            let own = without.and_then(|own| {
-                self.problem.claims(own).iter().find(|known| known.variable == claim.variable && !known.soft)
-            });
-            let (low, high) = self.variables[claim.variable].common(own.map(|own| own.bounds));
-            claim.bounds.0.max(low) <= claim.bounds.1.min(high)
-        };
-        let same_way = |push: &Push| {
-            let interest = &self.variables[push.variable];
-            let against = |strength: f64| (strength > 0.0) != (push.strength > 0.0);
-            let own = without.is_some_and(|own| {
-                let mut pushes = self.problem.pushes(own).iter();
-                pushes.any(|known| known.variable == push.variable && against(known.strength))
-            });
-            let opposed = if push.strength > 0.0 { interest.down } else { interest.up };
-            opposed == usize::from(own)
-        };
-        claims.into_iter().all(meets) && self.problem.pushes(candidate).iter().all(same_way)
+        let mut claims = self.problem.claims(candidate).iter().filter(|claim| !claim.soft);
+        claims.all(|claim| self.meets_without(claim, without))
+            && self.problem.pushes(candidate).iter().all(|push| self.same_way_without(push, without))
+    }
+
+    fn meets_without(&self, claim: &PlacedClaim, without: Option<usize>) -> bool {
+        let own = without.and_then(|own| {
+            self.problem.claims(own).iter().find(|known| known.variable == claim.variable && !known.soft)
+        });
+        let (low, high) = self.variables[claim.variable].common(own.map(|own| own.bounds));
+        claim.bounds.0.max(low) <= claim.bounds.1.min(high)
+    }
+
+    fn same_way_without(&self, push: &Push, without: Option<usize>) -> bool {
+        let interest = &self.variables[push.variable];
+        let against = |strength: f64| (strength > 0.0) != (push.strength > 0.0);
+        let own = without.is_some_and(|own| {
+            let mut pushes = self.problem.pushes(own).iter();
+            pushes.any(|known| known.variable == push.variable && against(known.strength))
+        });
+        let opposed = if push.strength > 0.0 { interest.down } else { interest.up };
+        opposed == usize::from(own)
+    }
+
+    /// Whether a claim of a candidate agrees with what all others have.
+    pub(super) fn meets(&self, candidate: usize, claim: &PlacedClaim) -> bool {
+        let own = self.taken(self.problem.candidates()[candidate].party);
+        self.meets_without(claim, own.map(|(at, _)| at))
+    }
+
+    /// Whether nobody else pushes the other way than this push of a candidate.
+    pub(super) fn goes_with_others(&self, candidate: usize, push: &Push) -> bool {
+        let own = self.taken(self.problem.candidates()[candidate].party);
+        self.same_way_without(push, own.map(|(at, _)| at))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     agent::{AgentId, check_label},
-    number::{is_amount, is_number},
+    number::{LARGEST, is_amount, is_number, no_amount, no_number, not_positive, shown},
     resource::{Resource, ResourceKind, Variable},
 };
 use crate::{
@@ -202,7 +202,7 @@ impl Intention {
     pub fn check(&self, known: Known<'_>, limits: &Limits) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if let Some(disagreement) = self.disagreement.filter(|&disagreement| !is_number(disagreement)) {
-            errors.push(FieldError::new("/disagreement", format!("must be a number, but is {disagreement}")));
+            errors.push(FieldError::new("/disagreement", no_number(disagreement)));
         }
         if self.options.is_empty() || self.options.len() > limits.options {
             let detail = format!("must be 1 to {} options, but are {}", limits.options, self.options.len());
@@ -233,15 +233,15 @@ impl ActionOption {
         let mut absent = Vec::new();
         let under = |field: &str, name: &str| join(&format!("{pointer}/{field}"), name);
         if !is_number(self.utility) {
-            error(format!("{pointer}/utility"), format!("must be a number, but is {}", self.utility));
+            error(format!("{pointer}/utility"), no_number(self.utility));
         }
         if let Some(elastic) = &self.elastic {
             if !(elastic.min_fraction > 0.0 && elastic.min_fraction <= 1.0) {
-                let detail = format!("must be above 0 and at most 1, but is {}", elastic.min_fraction);
+                let detail = format!("must be above 0 and at most 1, but is {}", shown(elastic.min_fraction));
                 error(format!("{pointer}/elastic/min_fraction"), detail);
             }
             if self.utility < 0.0 {
-                let detail = format!("must be 0 or more where the option is elastic, but is {}", self.utility);
+                let detail = format!("must be 0 or more where the option is elastic, but is {}", shown(self.utility));
                 error(format!("{pointer}/utility"), detail);
             }
         }
@@ -256,7 +256,7 @@ impl ActionOption {
         for (name, &amount) in &self.demands {
             let resource = known.map(|known| known.resource(name));
             if !is_amount(amount) {
-                error(under("demands", name), format!("must be an amount of 0 or more, but is {amount}"));
+                error(under("demands", name), no_amount(amount));
             } else if resource == Some(None) {
                 absent.push((under("demands", name), "resource", name));
             } else if resource.flatten().is_some_and(|resource| resource.kind == ResourceKind::Unit) {
@@ -278,16 +278,20 @@ impl ActionOption {
             if unknown(name) {
                 absent.push((at, "variable", name));
             } else if !([value, low, high].into_iter().all(is_number) && low <= value && value <= high) {
-                error(at, format!("min {low}, value {value} and max {high} must be numbers in this order"));
-            } else if !is_number(weight) || weight <= 0.0 {
-                error(format!("{at}/weight"), format!("must be above 0, but is {weight}"));
+                let [low, value, high] = [low, value, high].map(shown);
+                let most = shown(LARGEST);
+                let detail =
+                    format!("min {low}, value {value} and max {high} must be numbers in this order, at most {most}");
+                error(at, detail);
+            } else if let Some(detail) = not_positive(weight) {
+                error(format!("{at}/weight"), detail);
             }
         }
         for (name, &strength) in &self.effects {
             if unknown(name) {
                 absent.push((under("effects", name), "variable", name));
             } else if !is_number(strength) {
-                error(under("effects", name), format!("must be a number, but is {strength}"));
+                error(under("effects", name), no_number(strength));
             }
         }
         if let Some(known) = known {

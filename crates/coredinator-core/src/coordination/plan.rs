@@ -70,8 +70,9 @@ impl DecisionOutcome {
 /// Why a decision is what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DecisionReason {
-    /// For programs. Coredinator's own: `first_choice`, `limited`, `second_choice`, `no_room`, `shed`, `silent`,
-    /// `invalid_intention`, `outranked`, `waiting_for_grace`, `grace`; a strategy may have others.
+    /// For programs. Coredinator's own: `first_choice`, `limited`, `second_choice`, `no_room`, `worth_less`,
+    /// `not_chosen`, `shed`, `silent`, `invalid_intention`, `outranked`, `saved_up`, `waiting_for_grace`, `grace`; a strategy
+    /// may have others.
     pub code: String,
     /// For people.
     pub text: String,

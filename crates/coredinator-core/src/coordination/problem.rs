@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    agent::{Agent, AgentId, Fallback},
+    agent::{Agent, AgentId, DEFAULT_GROUP, Fallback},
     compile::Tables,
     conflict::Conflict,
     detect,
@@ -40,7 +40,7 @@ pub struct Party {
     pub intention: Option<Arc<Intention>>,
     /// What its last decision granted.
     pub holding: Option<Arc<Holding>>,
-    /// What was wrong with its intention or fallback, which count as not there.
+    /// What was wrong with its intention, which counts as not there, or with its fallback, which cannot be had.
     pub faults: Vec<FieldError>,
     pub(super) first: usize,
     pub(super) options: usize,
@@ -268,7 +268,7 @@ impl Problem {
         &self.tables.ranges
     }
 
-    /// The value of each variable that a silent agent holds on to.
+    /// The value of each variable that a silent agent holds on to, as long as it is within the variable's limits.
     #[must_use]
     #[inline]
     pub fn fixed(&self) -> &[Option<f64>] {
@@ -356,6 +356,13 @@ fn check(document: &ProblemDocument) -> Vec<FieldError> {
     errors.extend(variables.flat_map(|(at, variable)| variable.check(&format!("/variables/{at}"))));
     let agents = document.agents.iter().enumerate();
     errors.extend(agents.flat_map(|(at, agent)| agent.check(&format!("/agents/{at}"))));
+    for (at, agent) in document.agents.iter().enumerate() {
+        // One that names no group is of this one.
+        if agent.group != document.group && agent.group != DEFAULT_GROUP {
+            let detail = format!("the problem is that of group {:?}, but this is {:?}", document.group, agent.group);
+            errors.push(FieldError::new(format!("/agents/{at}/group"), detail));
+        }
+    }
     twice("/resources", "name", document.resources.iter().map(|resource| resource.name.as_str()), &mut errors);
     twice("/variables", "name", document.variables.iter().map(|variable| variable.name.as_str()), &mut errors);
     let agents = || document.agents.iter().map(|agent| agent.agent_id.as_str());

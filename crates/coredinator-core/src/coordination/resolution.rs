@@ -78,7 +78,9 @@ impl Resolution {
                 possible(candidate).then_some(Pick::Option { candidate, fraction: 1.0 })
             }
             (Presence::Holding, _) => Some(Pick::Held),
-            (Presence::Absent, Some(fallback)) => possible(fallback).then_some(Pick::Fallback),
+            // One that cannot be had costs nobody else anything.
+            (Presence::Absent, Some(fallback)) if possible(fallback) => Some(Pick::Fallback),
+            (Presence::Absent, Some(_)) => Some(Pick::Nothing),
             (Presence::Absent, None) => Some(Pick::Nothing),
         };
         let picks = problem.parties().iter().map(pick).collect::<Option<Vec<_>>>()?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::number::{is_amount, is_number};
+use super::number::{LARGEST, is_amount, is_number, no_amount, no_number, shown};
 use crate::FieldError;
 
 /// How much of something there is to share.
@@ -51,10 +51,10 @@ pub struct Variable {
     /// By how much it may be moved in one cycle, from [`current`](Self::current); absent: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<f64>,
-    /// The value it has now, where that is known.
+    /// The value it has now, where that is known; within its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<f64>,
-    /// The value it gets when nobody who may claims it and somebody falls back to the default.
+    /// The value it gets when nobody who may claims it and somebody falls back to the default; within its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<f64>,
     /// Values this far apart still agree, and pushes up to this strong are none; at least 0.
@@ -81,10 +81,24 @@ impl Resource {
     #[must_use]
     pub fn check(&self, pointer: &str) -> Vec<FieldError> {
         let amounts = [("capacity", self.capacity), ("reserve", self.reserve)];
-        let wrong = amounts.into_iter().filter(|&(_, amount)| !is_amount(amount)).map(|(field, amount)| {
-            FieldError::new(format!("{pointer}/{field}"), format!("must be an amount of 0 or more, but is {amount}"))
-        });
+        let wrong = amounts
+            .into_iter()
+            .filter(|&(_, amount)| !is_amount(amount))
+            .map(|(field, amount)| FieldError::new(format!("{pointer}/{field}"), no_amount(amount)));
         super::agent::check_label(pointer, "name", &self.name).into_iter().chain(wrong).collect()
+    }
+}
+
+impl Resource {
+    /// Says so where more is never to be handed out than there is: nobody who writes both at once means that. That less comes
+    /// to be there than was to be kept back is another matter, and no mistake.
+    #[must_use]
+    pub fn check_reserve(&self, pointer: &str) -> Option<FieldError> {
+        (is_amount(self.capacity) && self.reserve > self.capacity).then(|| {
+            let detail =
+                format!("must be at most the capacity, {}, but is {}", shown(self.capacity), shown(self.reserve));
+            FieldError::new(format!("{pointer}/reserve"), detail)
+        })
     }
 }
 
@@ -96,36 +110,43 @@ impl Variable {
         let mut error =
             |field: &str, detail: String| errors.push(FieldError::new(format!("{pointer}/{field}"), detail));
         if !is_number(self.min) || !is_number(self.max) || self.min > self.max {
-            error("min", format!("min must be a number not above max, but they are {} and {}", self.min, self.max));
+            let ([min, max], most) = ([self.min, self.max].map(shown), shown(LARGEST));
+            error(
+                "min",
+                format!("min must be a number not above max, and both at most {most}, but they are {min} and {max}"),
+            );
         }
         if let Some(rate) = self.max_rate.filter(|&rate| !is_amount(rate)) {
-            error("max_rate", format!("must be 0 or more, but is {rate}"));
+            error("max_rate", no_amount(rate));
         }
         if !is_amount(self.tolerance) {
-            error("tolerance", format!("must be 0 or more, but is {}", self.tolerance));
+            error("tolerance", no_amount(self.tolerance));
         }
         for (field, value) in [("current", self.current), ("default", self.default)] {
-            if let Some(value) = value.filter(|&value| !is_number(value)) {
-                error(field, format!("must be a number, but is {value}"));
+            let Some(value) = value else { continue };
+            if !is_number(value) {
+                error(field, no_number(value));
+            } else if self.min <= self.max && !self.allows(value) {
+                error(field, format!("must be within its limits, {} to {}, but is {value}", self.min, self.max));
             }
         }
         errors
     }
 
-    /// The values it may be given this cycle: its limits, and what the rate allows from where it is. Where it is outside
-    /// its limits and cannot be brought back at once, the one value that is nearest to them.
+    /// Whether a value is within its limits.
+    #[must_use]
+    pub fn allows(&self, value: f64) -> bool {
+        (self.min..=self.max).contains(&value)
+    }
+
+    /// The values it may be given this cycle: what the rate allows from where it is, within its limits. The limits stand above
+    /// the rate: where it is outside of them, it is brought back at once.
     #[must_use]
     pub fn range(&self) -> (f64, f64) {
         let (Some(rate), Some(current)) = (self.max_rate, self.current) else {
             return (self.min, self.max);
         };
-        let (low, high) = (current - rate, current + rate);
-        if low > self.max {
-            (low, low)
-        } else if high < self.min {
-            (high, high)
-        } else {
-            (low.max(self.min), high.min(self.max))
-        }
+        let current = current.max(self.min).min(self.max);
+        ((current - rate).max(self.min), (current + rate).min(self.max))
     }
 }

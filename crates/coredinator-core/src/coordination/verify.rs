@@ -18,7 +18,8 @@ const MAX_VIOLATIONS: usize = 20;
 ///
 /// - exactly one decision for each agent, in the order of their names, with a reason and an outcome that is true; what a
 ///   silent agent holds is left as it is;
-/// - the option is one of the agent's own with the action that belongs to it, its fraction 0 or one that the option allows;
+/// - the option is one of the agent's own that could be had, with the action that belongs to it, its fraction 0 or one that
+///   the option allows;
 ///   the grant is demand times fraction, and the utility what that is worth;
 /// - what is granted fits into what is available, to 1e-9 of the capacity;
 /// - each variable has at most one final value, the same in all decisions, within its limits and everyone's bounds; nobody
@@ -86,10 +87,11 @@ impl Check<'_> {
                 self.wrong.push(format!("{} is pushed up and down", variable.name));
             }
             if let Some(&value) = plan.values.get(&variable.name) {
-                let (low, high) = problem.ranges()[at];
+                // What a silent agent holds need not be within reach, but within the limits.
+                let held = problem.fixed()[at].is_some();
+                let (low, high) = if held { (variable.min, variable.max) } else { problem.ranges()[at] };
                 let slack = TOLERANCE * (1.0 + low.abs().max(high.abs()));
-                let within = (low - slack..=high + slack).contains(&value);
-                if !within && problem.fixed()[at].is_none() {
+                if !(low - slack..=high + slack).contains(&value) {
                     self.wrong.push(format!("{} is set to {value}, outside {low} to {high}", variable.name));
                 }
                 if problem.fixed()[at].is_some_and(|fixed| fixed != value) {
@@ -234,6 +236,9 @@ impl Check<'_> {
     fn has(&mut self, plan: &Plan, party: &Party, decision: &Decision, candidate: usize) {
         let problem = self.problem;
         let of = &problem.candidates()[candidate];
+        if !of.possible {
+            self.wrong.push(format!("{}: it has what cannot be had even alone", party.id()));
+        }
         let on_option = party.options().contains(&candidate);
         let fraction = if on_option { decision.fraction } else { 1.0 };
         if !(of.min_fraction()..=1.0).contains(&fraction) {

@@ -70,12 +70,12 @@ fn every_field_that_is_wrong_is_told_by_its_place() {
         ("/variables/0/max", vec![json!(-1), json!(1e16)], "/variables/0/min"),
         ("/variables/0/max_rate", vec![json!(-1)], "/variables/0/max_rate"),
         ("/variables/0/tolerance", vec![json!(-1), json!(1e99)], "/variables/0/tolerance"),
-        ("/variables/0/current", vec![json!(1e99)], "/variables/0/current"),
-        ("/variables/0/default", vec![json!(-1e99)], "/variables/0/default"),
+        ("/variables/0/current", vec![json!(1e99), json!(101)], "/variables/0/current"),
+        ("/variables/0/default", vec![json!(-1e99), json!(-1)], "/variables/0/default"),
         ("/agents/1/agent_id", vec![json!("a")], "/agents/1/agent_id"),
         ("/agents/0/weight", vec![json!(0), json!(-1), json!(1e99)], "/agents/0/weight"),
         ("/agents/0/ttl_seconds", vec![json!(0), json!(-1)], "/agents/0/ttl_seconds"),
-        ("/agents/0/group", vec![json!("")], "/agents/0/group"),
+        ("/agents/0/group", vec![json!(""), json!("other")], "/agents/0/group"),
         ("/agents/0/negotiates", vec![json!(true)], "/agents/0/negotiates"),
         ("/agents/0/fallback/demands/steam", vec![json!(-1)], "/agents/0/fallback/demands/steam"),
         ("/agents/0/fallback/utility", vec![json!(1e99)], "/agents/0/fallback/utility"),
@@ -91,6 +91,8 @@ fn every_field_that_is_wrong_is_told_by_its_place() {
         ("/holdings/0/values", vec![json!({"t": 1e99})], "/holdings/0/values"),
         ("/holdings/0/fraction", vec![json!(-0.5), json!(2)], "/holdings/0/fraction"),
         ("/history/-", vec![json!({"cycle": 6, "agents": {}})], "/history/1/cycle"),
+        ("/intentions/0/valid_until_cycle", vec![json!(6)], "/valid_until_cycle"),
+        ("/intentions/0/options/0/id", vec![json!("safe")], "/options/0/id"),
         // What is wrong with one agent's wishes costs only that agent, and is told from the root of its intention.
         ("/intentions/0/disagreement", vec![json!(1e99)], "/disagreement"),
         ("/intentions/0/options", vec![json!([])], "/options"),
@@ -119,6 +121,20 @@ fn every_field_that_is_wrong_is_told_by_its_place() {
             let told = places(at, value.clone());
             assert!(told.iter().any(|told| told == place), "{at} {value}: {told:?}");
         }
+    }
+}
+
+#[test]
+fn of_a_number_that_is_too_large_the_limit_is_told_in_few_digits() {
+    for (at, value, expected) in [
+        ("/agents/0/weight", 1e308, "must be above 0 and at most 1e15, but is 1e308"),
+        ("/agents/0/fallback/utility", 1e308, "must be a number from -1e15 to 1e15, but is 1e308"),
+        ("/resources/0/capacity", 1.5e16, "must be an amount of 0 or more, at most 1e15, but is 1.5e16"),
+    ] {
+        let mut document = whole();
+        *document.pointer_mut(at).unwrap() = json!(value);
+        let errors = Problem::new(serde_json::from_value(document).unwrap()).unwrap_err();
+        assert_eq!((errors[0].pointer.as_str(), errors[0].detail.as_str()), (at, expected));
     }
 }
 

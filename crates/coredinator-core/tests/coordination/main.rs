@@ -4,6 +4,7 @@
 mod conflicts;
 mod drafts;
 mod garbage;
+mod reasons;
 mod suite;
 mod verify;
 

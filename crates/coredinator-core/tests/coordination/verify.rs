@@ -4,7 +4,7 @@ use coredinator_core::{
     conformance::strategy::random_problem,
     coordination::{
         AgentId, Decision, DecisionOutcome as Outcome, Fallback, Party, Pick, Plan, Presence, Problem, Resolution,
-        verify,
+        Variable, verify,
     },
 };
 use serde_json::{Value, json};
@@ -446,5 +446,53 @@ fn where_nothing_conflicts_a_second_choice_is_refused() {
     }));
     for pick in [option(&problem, 0, 1), Pick::Fallback] {
         assert!(refused(&problem, vec![pick]).contains("does not get its first choice"));
+    }
+}
+
+#[test]
+fn a_fallback_that_asks_for_what_there_is_not_is_never_given() {
+    for safe in [
+        json!({"id": "safe", "utility": 0, "demands": {"gone": 1}, "action": {"valve": 1}}),
+        json!({"id": "safe", "utility": 0, "claims": {"gone": {"value": 1}}, "action": {"valve": 1}}),
+    ] {
+        let problem = problem(json!({
+            "resources": [{"name": "steam", "capacity": 5}],
+            "agents": [{"agent_id": "a", "fallback": safe}, {"agent_id": "b", "fallback": "release"}],
+            "intentions": [{"agent_id": "b", "options": [{"id": "x", "utility": 1}]}],
+        }));
+        // It costs nobody else anything.
+        let resolution = Resolution::first_choices(&problem).unwrap();
+        let plan = written(&problem, &resolution);
+        verify(&problem, &plan).unwrap();
+        let decision = &plan.decisions[0];
+        assert_eq!((&decision.option_id, &decision.action), (&None, &Value::Null));
+        assert_eq!((plan.shed.len(), decision.reason.code.as_str()), (1, "shed"));
+        assert!(decision.reason.text.contains("\"gone\""), "{}", decision.reason.text);
+        let picks = vec![Pick::Fallback, resolution.picks[1]];
+        assert!(refused(&problem, picks).contains("cannot be had"));
+    }
+}
+
+#[test]
+fn what_a_silent_agent_holds_outside_of_the_limits_binds_nobody() {
+    let problem = problem(json!({
+        "variables": [{"name": "v", "min": 0, "max": 100}],
+        "agents": [{"agent_id": "a"}, {"agent_id": "b", "fallback": "release"}],
+        "intentions": [{"agent_id": "b", "options": [{"id": "x", "utility": 1, "claims": {"v": {"value": 60}}}]}],
+        "holdings": [{"agent_id": "a", "cycle": 0, "reserved": true, "values": {"v": 200}}],
+    }));
+    let mut plan = written(&problem, &greedy(&problem));
+    verify(&problem, &plan).unwrap();
+    assert_eq!(plan.values["v"], 60.0);
+    plan.values.insert("v".to_owned(), 200.0);
+    plan.decisions[1].values.insert("v".to_owned(), 200.0);
+    assert!(verify(&problem, &plan).unwrap_err().join("; ").contains("v is set to 200, outside 0 to 100"));
+}
+
+#[test]
+fn the_limits_of_a_variable_stand_above_its_rate() {
+    for (current, range) in [(50.0, (45.0, 55.0)), (98.0, (93.0, 100.0)), (200.0, (95.0, 100.0)), (-7.0, (0.0, 5.0))] {
+        let variable = json!({"name": "v", "min": 0, "max": 100, "current": current, "max_rate": 5});
+        assert_eq!(serde_json::from_value::<Variable>(variable).unwrap().range(), range);
     }
 }

@@ -166,7 +166,7 @@ pub(super) async fn heartbeat(
         (status = 202, description = "taken; the cycle for which it counts", body = schema::Accepted),
         (status = 400, description = "malformed", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 404, description = "no such agent: register it (again)", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "coordination is disabled, or the agent has said something newer", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "coordination is disabled, the agent has said something newer, or this stands for no cycle to come", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 413, description = "too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "not JSON", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "not valid: all that is wrong; what it wanted before stands", body = ProblemDocument, content_type = "application/problem+json"),

@@ -198,7 +198,7 @@ impl From<CoordError> for Problem {
                 Self::new(StatusCode::NOT_FOUND, "NotFound", text)
             }
             CoordError::Invalid(errors) => Self::invalid(errors),
-            CoordError::Stale { .. } => Self::conflict("Stale", text),
+            CoordError::Stale { .. } | CoordError::Past { .. } => Self::conflict("Stale", text),
             CoordError::NoSuchDecision { .. } => Self::conflict("NoSuchDecision", text),
             CoordError::Full(_) => Self::conflict("Full", text),
             CoordError::NotLeading(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "NotLeading", text).retryable(),

@@ -52,7 +52,11 @@ pub async fn run(program: &Program, output: &Output, args: &CoordinateArgs) -> R
     let problem = Problem::new(document).map_err(|errors| invalid(&name, &errors))?;
     for party in problem.parties() {
         for fault in &party.faults {
-            let text = format!("what {} wants does not count: {fault}", party.id());
+            let text = if fault.pointer.starts_with("/fallback") {
+                format!("the fallback of {} cannot be had: {fault}", party.id())
+            } else {
+                format!("what {} wants does not count: {fault}", party.id())
+            };
             output.warn(&format!("{} {}", paint(Colour::Yellow, "warning:"), paint::clean(&text)));
         }
     }

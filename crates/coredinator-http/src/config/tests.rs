@@ -444,7 +444,7 @@ fn coordination_is_read_as_the_rest() {
         "c.yaml:3:5: coredinator.coordination.enabld: unknown field \"enabld\"\n  hint: did you mean \"enabled\"?",
         "c.yaml:4:5: coredinator.coordination.sync_interval: not a duration: \"soon\"",
         "c.yaml:5:5: coredinator.coordination.conflict_resolution: unknown strategy \"centralised\"\n  hint: did you mean \"centralized\"?",
-        "c.yaml:7:15: coredinator.coordination.resources.steam.capacity: must be an amount of 0 or more, but is -1",
+        "c.yaml:7:15: coredinator.coordination.resources.steam.capacity: must be an amount of 0 or more, at most 1e15, but is -1",
         "c.yaml:9:55: coredinator.coordination.groups.line-b.conflict_resolution.priority_based.when_it_does_not_fit: ",
     ] {
         assert!(told.iter().any(|told| told.starts_with(start)), "{start}\n{told:#?}");

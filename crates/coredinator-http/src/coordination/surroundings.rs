@@ -15,20 +15,27 @@ pub(crate) struct Services(pub(crate) Registry);
 
 impl ServiceView for Services {
     fn usable(&self, service: &ServiceName) -> bool {
-        self.0.service(service.as_str()).is_ok_and(|view| can_act(view.status))
+        self.trouble(service).is_none()
+    }
+
+    fn trouble(&self, service: &ServiceName) -> Option<String> {
+        match self.0.service(service.as_str()) {
+            Ok(view) => trouble(view.status).map(str::to_owned),
+            Err(_) => Some("does not exist".to_owned()),
+        }
     }
 }
 
-/// Whether what lives in a service of this status can act. One that is not known to be well may still: its agent speaks for
+/// Why what lives in a service of this status cannot act. One that is not known to be well may still: its agent speaks for
 /// itself.
-fn can_act(status: ServiceStatus) -> bool {
+fn trouble(status: ServiceStatus) -> Option<&'static str> {
     match status {
-        ServiceStatus::Healthy | ServiceStatus::Degraded | ServiceStatus::Starting | ServiceStatus::Unknown => true,
-        ServiceStatus::Unhealthy
-        | ServiceStatus::Backoff
-        | ServiceStatus::Stopped
-        | ServiceStatus::Completed
-        | ServiceStatus::Failed => false,
+        ServiceStatus::Healthy | ServiceStatus::Degraded | ServiceStatus::Starting | ServiceStatus::Unknown => None,
+        ServiceStatus::Unhealthy => Some("is unhealthy"),
+        ServiceStatus::Backoff => Some("waits to be started again"),
+        ServiceStatus::Stopped => Some("is stopped"),
+        ServiceStatus::Completed => Some("has completed"),
+        ServiceStatus::Failed => Some("has failed"),
     }
 }
 
@@ -104,7 +111,8 @@ mod tests {
     #[test]
     fn only_what_is_down_or_ill_cannot_act() {
         use ServiceStatus as S;
-        let able: Vec<S> = S::ALL.into_iter().filter(|&status| can_act(status)).collect();
+        let able: Vec<S> = S::ALL.into_iter().filter(|&status| trouble(status).is_none()).collect();
         assert_eq!(able, [S::Healthy, S::Degraded, S::Starting, S::Unknown]);
+        assert_eq!(trouble(S::Stopped), Some("is stopped"));
     }
 }

@@ -139,9 +139,10 @@ impl<'p> Negotiation<'p> {
 
     fn is_usable(&self, problem: &Problem, party: usize, intention: &Intention) -> bool {
         let known = Known { resources: problem.resources(), variables: problem.variables() };
-        intention.agent_id == *problem.parties()[party].id()
+        let agent = &problem.parties()[party].agent;
+        intention.agent_id == agent.agent_id
             && intention.valid_until_cycle.is_none_or(|last| last >= problem.cycle())
-            && intention.check(known, &self.limits).is_empty()
+            && agent.check_intention(intention, known, &self.limits).is_empty()
     }
 }
 

@@ -3,13 +3,13 @@
 use std::{cmp::Reverse, collections::BTreeMap};
 
 use coredinator_core::coordination::{
-    Budget, Draft, OnConflict, Pick, PlacedClaim, Presence, Problem, Resolution, TOLERANCE,
+    Budget, Draft, Note, OnConflict, Pick, PlacedClaim, Presence, Problem, Resolution, TOLERANCE,
 };
 
 use crate::solver::{self, Scope};
 
 use super::{
-    incumbents::{Incumbents, denied_for},
+    incumbents::{Incumbents, denied_for, reason},
     rules::{PriorityBased, WhenItDoesNotFit},
 };
 
@@ -33,12 +33,22 @@ const STEPS: u64 = 400_000;
 /// How many candidates may be copied for searches, over all classes.
 const COPIES: usize = 4_000_000;
 
+/// An option that would have fit, if what it takes were not saved up.
+struct Spared {
+    worth: f64,
+    resource: usize,
+    /// For whom it is saved up.
+    whom: usize,
+}
+
 /// One passage through all classes.
 struct Passage<'a> {
     classes: &'a Classes<'a>,
     draft: Draft<'a>,
-    /// The resources of which somebody could not get enough.
-    blocked: Vec<bool>,
+    /// Who could not get enough of each resource, for whom it is saved up.
+    blocked: Vec<Option<usize>>,
+    /// Who did without an option that would have fit, because of a resource that is saved up.
+    spared: BTreeMap<usize, Spared>,
     /// The variables whose value is settled.
     settled: Vec<bool>,
     steps: u64,
@@ -101,7 +111,8 @@ impl<'a> Classes<'a> {
         let mut passage = Passage {
             classes: self,
             draft,
-            blocked: vec![false; self.problem.resources().len()],
+            blocked: vec![None; self.problem.resources().len()],
+            spared: BTreeMap::new(),
             settled: vec![false; self.problem.variables().len()],
             steps: budget.iterations().unwrap_or(STEPS),
             copies: COPIES,
@@ -114,7 +125,29 @@ impl<'a> Classes<'a> {
             }
             passage.serve(class, pins, budget);
         }
-        passage.draft.finish()
+        let Passage { draft, spared, .. } = passage;
+        let mut resolution = draft.finish();
+        resolution.notes = self.saved_up(&spared, &resolution.picks);
+        resolution
+    }
+
+    /// What is told to those who do without an option that would have fit, as what it takes is saved up for somebody above.
+    fn saved_up(&self, spared: &BTreeMap<usize, Spared>, picks: &[Pick]) -> BTreeMap<usize, Note> {
+        let problem = self.problem;
+        let does_without = |&(&party, spared): &(&usize, &Spared)| {
+            let first = problem.parties()[party].options().start;
+            let has = taken(problem, party, picks[party]);
+            has.is_some_and(|(at, fraction)| at != first && self.worth(at, fraction) < spared.worth)
+        };
+        let note = |(&party, spared): (&usize, &Spared)| {
+            let text = format!(
+                "what is left of {} is saved up for {}, which is of higher priority",
+                problem.resources()[spared.resource].name,
+                problem.parties()[spared.whom].id()
+            );
+            (party, Note { preempted: false, reason: reason("saved_up", text) })
+        };
+        spared.iter().filter(does_without).map(note).collect()
     }
 
     /// What a candidate is worth among those of its class.
@@ -217,7 +250,9 @@ impl Passage<'_> {
                 };
                 let agrees = problem.claims(candidate).iter().all(meets);
                 let below = floor.is_some_and(|(held, _)| self.worth(candidate) < self.worth(held));
-                if has.is_none_or(|has| has.0 != candidate) && (!agrees || below || self.is_blocked(candidate, has)) {
+                if has.is_none_or(|has| has.0 != candidate)
+                    && (!agrees || below || self.blocked(candidate, has).is_some())
+                {
                     scope.forbid(candidate);
                 }
                 if incumbents.is_held(problem, candidate) {
@@ -269,11 +304,15 @@ impl Passage<'_> {
         let has = taken(problem, party, self.draft.pick(party));
         let mut best = has.map(|(candidate, fraction)| (self.classes.worth(candidate, fraction), candidate, fraction));
         for candidate in of.options() {
-            if self.is_blocked(candidate, has) {
-                continue;
-            }
             let Some(fraction) = self.draft.largest_fraction(candidate) else { continue };
             let worth = self.classes.worth(candidate, fraction);
+            if let Some((resource, whom)) = self.blocked(candidate, has) {
+                let better = self.spared.get(&party).is_none_or(|known| known.worth < worth);
+                if better {
+                    self.spared.insert(party, Spared { worth, resource, whom });
+                }
+                continue;
+            }
             let is_option = |at: usize| Some(at) != of.fallback();
             let better = best.is_none_or(|(known, at, part)| {
                 worth > known || (worth == known && (!is_option(at) || (at == candidate && part < fraction)))
@@ -291,11 +330,13 @@ impl Passage<'_> {
         best.is_some_and(|(worth, ..)| worth >= most)
     }
 
-    /// Whether a candidate takes of what is saved up for somebody above, beyond what its party has anyway.
-    fn is_blocked(&self, candidate: usize, has: Option<(usize, f64)>) -> bool {
+    /// What a candidate takes of that is saved up for somebody above, beyond what its party has anyway, and for whom.
+    fn blocked(&self, candidate: usize, has: Option<(usize, f64)>) -> Option<(usize, usize)> {
         let problem = self.classes.problem;
-        problem.demands(candidate).iter().any(|demand| {
-            self.blocked[demand.resource] && has.is_none_or(|has| amount(problem, has, demand.resource) < demand.amount)
+        problem.demands(candidate).iter().find_map(|demand| {
+            let whom = self.blocked[demand.resource]?;
+            let more = has.is_none_or(|has| amount(problem, has, demand.resource) < demand.amount);
+            more.then_some((demand.resource, whom))
         })
     }
 
@@ -325,7 +366,7 @@ impl Passage<'_> {
                 for demand in problem.demands(candidate) {
                     let back = has.map_or(0.0, |has| amount(problem, has, demand.resource));
                     if demand.amount * least > self.draft.left()[demand.resource] + back {
-                        self.blocked[demand.resource] = true;
+                        self.blocked[demand.resource].get_or_insert(party);
                     }
                 }
             }

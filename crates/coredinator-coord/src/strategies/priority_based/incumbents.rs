@@ -112,7 +112,7 @@ impl Incumbents {
 /// The code of the reason for keeping what is to be lost.
 const GRACE: &str = "grace";
 
-fn reason(code: &str, text: String) -> DecisionReason {
+pub(super) fn reason(code: &str, text: String) -> DecisionReason {
     DecisionReason { code: code.to_owned(), text, conflict_ids: Vec::new() }
 }
 

@@ -63,7 +63,11 @@ fn a_lower_one_may_or_may_not_use_what_a_higher_one_could_not() {
     let wishes = steam(&[(3, 6.0, None), (2, 6.0, None), (1, 3.0, None)]);
     assert_eq!(granted(&plan(&PriorityBased::default(), &wishes), "steam"), [6.0, 0.0, 3.0]);
     let block = strategy(json!({"when_it_does_not_fit": "block"}));
-    assert_eq!(granted(&plan(&block, &wishes), "steam"), [6.0, 0.0, 0.0]);
+    let blocked = plan(&block, &wishes);
+    assert_eq!(granted(&blocked, "steam"), [6.0, 0.0, 0.0]);
+    assert_eq!(codes(&blocked), ["first_choice", "no_room", "saved_up"]);
+    let told = &blocked.decisions[2].reason.text;
+    assert_eq!(told, "what is left of steam is saved up for b, which is of higher priority");
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn variable(rng: &mut Rng, at: usize) -> Variable {
         min: 0.0,
         max: 100.0,
         max_rate: (moving && rng.bool()).then(|| f64::from(rng.u8(0..30))),
-        current: moving.then(|| f64::from(rng.u8(0..120))),
+        current: moving.then(|| f64::from(rng.u8(0..120)).min(100.0)),
         default: rng.bool().then(|| f64::from(rng.u8(0..=100))),
         tolerance: if rng.bool() { 0.0 } else { f64::from(rng.u8(0..20)) },
         on_conflict: if rng.bool() { OnConflict::Exclusive } else { OnConflict::Blend },

@@ -131,7 +131,7 @@ pub(in crate::api) struct DecisionMessage {
     action: Option<serde_json::Value>,
     utility: f64,
     reason: DecisionReason,
-    /// What was wrong with what the agent answered when it was asked.
+    /// What was wrong with what the agent said or did not say, or with its fallback.
     #[schema(nullable = false)]
     fault: Option<String>,
 }
@@ -279,7 +279,7 @@ pub(in crate::api) struct CycleRecord {
     /// What the strategy, and whoever stepped in for it, did wrong.
     #[schema(nullable = false)]
     faults: Option<Vec<StrategyFault>>,
-    /// Agents that were asked and gave nothing of use: why.
+    /// Agents that gave nothing of use, or whose fallback cannot be had: why.
     #[schema(nullable = false)]
     agent_faults: Option<BTreeMap<String, String>>,
     #[schema(nullable = false)]

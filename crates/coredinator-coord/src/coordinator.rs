@@ -262,7 +262,8 @@ impl Coordinator {
     /// and those after, until the agent says otherwise, its time to live ends, or `valid_until_cycle` has passed.
     ///
     /// # Errors
-    /// [`CoordError::UnknownAgent`]; [`CoordError::Stale`], [`CoordError::Past`], [`CoordError::Invalid`]: what it said before stands then.
+    /// [`CoordError::UnknownAgent`]; [`CoordError::Stale`], [`CoordError::Past`], [`CoordError::Invalid`]: what it said before
+    /// stands then.
     pub fn intend(&self, intention: Intention) -> Result<Accepted, CoordError> {
         let engine = &self.engine;
         let id = intention.agent_id.clone();

@@ -228,7 +228,8 @@ impl Driver {
                 () = &mut deadline => {
                     faults.extend(cycle.waiting().map(|agent| {
                         let asked = !comes_by_itself.contains(agent);
-                        (agent.clone(), if asked { "it did not answer in time" } else { "it has not said what it wants" }.to_owned())
+                        let fault = if asked { "it did not answer in time" } else { "it has not said what it wants" };
+                        (agent.clone(), fault.to_owned())
                     }));
                     Input::TimeUp
                 }

@@ -87,9 +87,7 @@ impl Resource {
             .map(|(field, amount)| FieldError::new(format!("{pointer}/{field}"), no_amount(amount)));
         super::agent::check_label(pointer, "name", &self.name).into_iter().chain(wrong).collect()
     }
-}
 
-impl Resource {
     /// Says so where more is never to be handed out than there is: nobody who writes both at once means that. That less comes
     /// to be there than was to be kept back is another matter, and no mistake.
     #[must_use]

@@ -55,6 +55,15 @@ enum Step {
     ToBeJudged(Vec<ConfigCandidate>),
 }
 
+/// How far it has been decided what a write comes to.
+struct Turn {
+    tries: u32,
+    /// Up to where the store had been followed at first.
+    known: Revision,
+    /// What is known here is no older than the question.
+    sure: bool,
+}
+
 /// A user's command about a managed service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
@@ -82,7 +91,7 @@ impl Registry {
         origin: Origin,
         replace: bool,
     ) -> Result<(Declared, Arc<ServiceView>), RegistryError> {
-        let (mut tries, mut judged) = (0, Judged::default());
+        let (mut turn, mut judged) = (self.turn(), Judged::default());
         loop {
             let done = match self.declare_once(spec.clone(), origin, replace, &judged).await {
                 // Nothing is held while the validator is asked.
@@ -93,7 +102,8 @@ impl Registry {
                 Ok(Step::Done(declared, view)) => Ok((declared, view)),
                 Err(error) => Err(error),
             };
-            if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
+            let wrote = done.as_ref().is_ok_and(|(declared, _)| *declared != Declared::Unchanged);
+            if !self.is_overtaken(done.as_ref().err(), wrote, &mut turn).await? {
                 return done;
             }
         }
@@ -171,27 +181,29 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NotFound`], [`RegistryError::Store`].
     pub async fn deregister(&self, name: &str) -> Result<(), RegistryError> {
-        let mut tries = 0;
+        let mut turn = self.turn();
         loop {
             let done = self.deregister_once(name).await;
-            if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
-                return done;
+            let wrote = done.as_ref().is_ok_and(|wrote| *wrote);
+            if !self.is_overtaken(done.as_ref().err(), wrote, &mut turn).await? {
+                return done.map(drop);
             }
         }
     }
 
-    async fn deregister_once(&self, name: &str) -> Result<(), RegistryError> {
+    /// Whether it wrote anything.
+    async fn deregister_once(&self, name: &str) -> Result<bool, RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let head = self.config();
         let view = self.service(name)?;
         if view.record.deleting {
-            return Ok(());
+            return Ok(false);
         }
         let mut batch = self.put_removal(Batch::new(), &view)?;
         if is_configured(&view) {
             batch = self.put_service_revision(batch, &head, &view, None)?;
         }
-        self.commit(batch).await
+        self.commit(batch).await.map(|()| true)
     }
 
     /// Carries out a user's command: writes it down for the supervisor, and answers at once.
@@ -201,16 +213,18 @@ impl Registry {
     /// (`Deleting`) for one that is on its way out; [`RegistryError::Invalid`] for a number of replicas that its fixed
     /// port does not allow; [`RegistryError::Store`].
     pub async fn command(&self, name: &str, command: Command) -> Result<Arc<ServiceView>, RegistryError> {
-        let mut tries = 0;
+        let mut turn = self.turn();
         loop {
             let done = self.command_once(name, command).await;
-            if !self.is_overtaken(done.as_ref().err(), &mut tries).await {
-                return done;
+            let wrote = done.as_ref().is_ok_and(|wrote| *wrote);
+            if !self.is_overtaken(done.as_ref().err(), wrote, &mut turn).await? {
+                return done.and_then(|_| self.service(name));
             }
         }
     }
 
-    async fn command_once(&self, name: &str, command: Command) -> Result<Arc<ServiceView>, RegistryError> {
+    /// Whether it wrote anything.
+    async fn command_once(&self, name: &str, command: Command) -> Result<bool, RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let view = self.service(name)?;
         let intent = follow_command(&view, command)?;
@@ -220,12 +234,12 @@ impl Registry {
             Command::Restart => NewEvent::normal(view.name(), "RestartRequested", "restarted by hand"),
             Command::Scale(n) => NewEvent::normal(view.name(), "ScaleRequested", format!("scaled to {n}")),
         };
-        if intent != *view.intent {
-            let batch = Batch::new().put(keys::intent(view.name()), json(&intent)?, intent_as_seen(&view));
-            let batch = self.put_event(batch, event)?;
-            self.commit(batch).await?;
+        if intent == *view.intent {
+            return Ok(false);
         }
-        self.service(name)
+        let batch = Batch::new().put(keys::intent(view.name()), json(&intent)?, intent_as_seen(&view));
+        let batch = self.put_event(batch, event)?;
+        self.commit(batch).await.map(|()| true)
     }
 
     /// Takes up, for this node, the services that were declared before nodes were told apart. Called once, when coredinator
@@ -254,6 +268,16 @@ impl Registry {
     /// # Errors
     /// The store's.
     pub async fn release_stops(&self, read: Revision) -> Result<(), RegistryError> {
+        let mut turn = self.turn();
+        loop {
+            let done = self.release_stops_once(read).await;
+            if !self.is_overtaken(done.as_ref().err(), true, &mut turn).await? {
+                return done;
+            }
+        }
+    }
+
+    async fn release_stops_once(&self, read: Revision) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let mut batch = Batch::new();
         for view in self.services() {
@@ -340,12 +364,34 @@ impl Registry {
         self.commit(batch).await
     }
 
+    fn turn(&self) -> Turn {
+        Turn { tries: 0, known: self.followed(), sure: self.shared.place.is_sole() }
+    }
+
     /// Whether another replica has changed what was decided on, so that it has to be decided anew; answers when that is known
-    /// here.
-    async fn is_overtaken(&self, error: Option<&RegistryError>, tries: &mut u32) -> bool {
-        let overtaken = matches!(error, Some(RegistryError::Store(StoreError::Conflict { .. })));
-        *tries += 1;
-        overtaken && *tries < TRIES && self.catch_up().await.is_ok()
+    /// here. What was written says so itself. That nothing is to be done, or that there is no such thing, is true only if
+    /// what is known here is no older than the question.
+    ///
+    /// # Errors
+    /// The store's: whether something is to be done cannot be told.
+    async fn is_overtaken(
+        &self,
+        error: Option<&RegistryError>,
+        wrote: bool,
+        turn: &mut Turn,
+    ) -> Result<bool, StoreError> {
+        turn.tries += 1;
+        match error {
+            Some(RegistryError::Store(StoreError::Conflict { .. })) => {
+                Ok(turn.tries < TRIES && self.catch_up().await.is_ok())
+            }
+            None | Some(RegistryError::NotFound { .. } | RegistryError::Conflict { .. }) if !wrote && !turn.sure => {
+                self.catch_up().await?;
+                turn.sure = true;
+                Ok(self.followed() > turn.known)
+            }
+            _ => Ok(false),
+        }
     }
 
     pub(super) fn put_declaration(

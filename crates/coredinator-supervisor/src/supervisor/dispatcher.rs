@@ -8,7 +8,7 @@ use std::{
 
 use coredinator_core::{DependencyGraph, InstanceRecord, RuntimeName, ServiceName, Started};
 use coredinator_registry::{
-    ServiceView,
+    Registry, ServiceView,
     leadership::{Grant, Place, Post},
 };
 use tokio::{
@@ -357,6 +357,9 @@ impl Dispatcher {
                 if !self.actors.contains_key(name) {
                     self.begin(name, Mode::ShutDown);
                 }
+                if !self.actors.contains_key(name) && is_live(&self.context.registry, name) {
+                    tracing::warn!(service = %name, "it goes on: nothing is stopped while this replica may not act");
+                }
             }
             let actors: Vec<&ActorHandle> = wave.iter().filter_map(|name| self.actors.get(name)).collect();
             for actor in &actors {
@@ -410,6 +413,12 @@ async fn sleep_until(then: Option<tokio::time::Instant>) {
         Some(then) => tokio::time::sleep_until(then).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether something of it runs, by the records.
+fn is_live(registry: &Registry, name: &ServiceName) -> bool {
+    let view = registry.service(name.as_str());
+    view.is_ok_and(|view| view.instances.iter().any(|instance| instance.record.state.is_live()))
 }
 
 /// Whether there is anything to supervise: a managed service, or what is left of one that is external by now.

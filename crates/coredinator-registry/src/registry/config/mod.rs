@@ -133,6 +133,10 @@ impl Registry {
         wanted: &ConfigDocument,
         edit: ConfigEdit,
     ) -> Result<ConfigOutcome, RegistryError> {
+        if !self.shared.place.is_sole() && !edit.dry_run {
+            // Another replica may have changed what nothing seems to be left to do about.
+            self.catch_up().await?;
+        }
         // Nothing is held while the validator is asked: what it said is taken if the documents are still those.
         let mut judged = Judged::default();
         loop {

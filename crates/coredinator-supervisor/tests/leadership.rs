@@ -18,7 +18,7 @@ use coredinator_core::{
     Store, StoreCapabilities, StoreError, StoreStatus, SystemClock, Timestamp,
 };
 use coredinator_registry::{
-    Command, Registry, RegistryOptions, ServiceView,
+    Command, ConfigEdit, ConfigSource, Registry, RegistryError, RegistryOptions, ServiceView,
     health::ProbeRegistry,
     leadership::{JoinError, Leadership, LeadershipOptions, LeaseTiming, NodeIdentity, Post, Role},
     store::MemoryStore,
@@ -455,6 +455,14 @@ async fn that_nothing_is_to_be_done_is_not_told_by_one_that_is_behind() {
     b.registry.command("x", Command::Start).await.unwrap();
     b.declare(changed("2000")).await;
     b.declare(sleeper("gone", "anywhere")).await;
+    let edit = |revision| ConfigEdit {
+        if_revision: Some(revision),
+        ..ConfigEdit::new(ConfigSource::Update, "tester", "for a test")
+    };
+    let (read, mut other) = (a.registry.config().revision, a.registry.config_document());
+    let known = other.clone();
+    other.sections.insert("config".to_owned(), json!({"of": "b"}));
+    b.registry.change_config(&other, edit(read)).await.unwrap();
     // As `a` knows it, x is stopped and declared so, and there is no other.
     assert!(a.registry.service("x").unwrap().intent.stopped && a.registry.service("gone").is_err());
     let again = spec(changed("1000"));
@@ -463,16 +471,18 @@ async fn that_nothing_is_to_be_done_is_not_told_by_one_that_is_behind() {
             a.registry.command("x", Command::Stop),
             a.registry.declare(again, Origin::Api, true),
             a.registry.deregister("gone"),
+            a.registry.change_config(&known, edit(read)),
         )
     };
     let later = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         a.line.behind.store(false, Ordering::Relaxed);
     };
-    let ((stopped, declared, deregistered), ()) = tokio::join!(asked, later);
+    let ((stopped, declared, deregistered, updated), ()) = tokio::join!(asked, later);
     assert!(stopped.unwrap().intent.stopped);
     assert_eq!(declared.unwrap().0, coredinator_registry::Declared::Replaced);
     deregistered.unwrap();
+    assert!(matches!(updated, Err(RegistryError::Stale { .. })), "{updated:?}");
     b.sees("x", "stopped", |view| view.intent.stopped && view.record.spec.command[1] == "1000").await;
     until("it is gone", || b.registry.service("gone").is_err()).await;
     a.leave().await;

@@ -15,7 +15,7 @@ use super::{
     params::{NoParams, Params},
     problem::Problem,
     services::accepted,
-    state::Api,
+    state::{Api, could_be_a_service},
     wait::{is_settled, until},
 };
 
@@ -103,7 +103,7 @@ pub(super) async fn scale(
 async fn carry_out(api: &Api, name: &str, mut params: Params, command: Command) -> Result<Response, Problem> {
     let wait = params.wait();
     params.finish()?;
-    api.service(name)?;
+    could_be_a_service(name)?;
     let view = api.registry.command(name, command).await?;
     let Some(wait) = wait else { return Ok(accepted(api, &view)) };
     let settled = |view: Option<&ServiceView>| view.is_none_or(is_settled);

@@ -19,7 +19,7 @@ use super::{
     params::Params,
     problem::Problem,
     schema,
-    state::Api,
+    state::{Api, could_be_a_service},
     wait::{LongPoll, until},
 };
 
@@ -294,7 +294,7 @@ pub(super) async fn deregister(
 ) -> Result<Response, Problem> {
     let wait = params.wait();
     params.finish()?;
-    api.service(&name)?;
+    could_be_a_service(&name)?;
     api.registry.deregister(&name).await?;
     let gone = |view: Option<&ServiceView>| view.is_none_or(|view| !view.record.deleting);
     if let Some(wait) = wait {

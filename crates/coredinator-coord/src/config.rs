@@ -9,7 +9,7 @@ use coredinator_core::{
     FieldError,
     coordination::{Agent, AgentId, BudgetDocument, DEFAULT_GROUP, Fallback, Known, Resource, Variable, not_positive},
     duration::Seconds,
-    field::{FieldReader, join, kind, nearest},
+    field::{FieldReader, join, kind},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -231,10 +231,7 @@ impl CoordinationConfig {
             let shown: String = agent.group.chars().take(128).collect();
             let detail = format!("there is no group {shown:?} (there are {})", known.join(", "));
             let error = FieldError::new(format!("{pointer}/group"), detail);
-            errors.push(match nearest(&shown, &known) {
-                Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-                None => error,
-            });
+            errors.push(error.with_nearest(&shown, &known));
         }
         if errors.is_empty() { Ok(agent) } else { Err(errors) }
     }

@@ -11,7 +11,7 @@ use std::{
 use coredinator_core::{
     Epoch, FieldError,
     coordination::{AgentId, Resource, Variable},
-    field::{join, nearest},
+    field::join,
 };
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -219,10 +219,7 @@ impl Group {
             let Some(configured) = subjects.configured.iter().find(|resource| resource.name == *name) else {
                 let names: Vec<&str> = subjects.configured.iter().map(|resource| resource.name.as_str()).collect();
                 let error = FieldError::new(pointer, format!("there is no resource {name:?}"));
-                errors.push(match nearest(name, &names) {
-                    Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-                    None => error,
-                });
+                errors.push(error.with_nearest(name, &names));
                 continue;
             };
             let resource = changed(configured, *amount);

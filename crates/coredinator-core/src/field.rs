@@ -41,13 +41,22 @@ impl FieldError {
         self
     }
 
+    /// The same error, with the nearest of the known words as a hint if one is near `word`.
+    #[must_use]
+    pub fn with_nearest(self, word: &str, known: &[&str]) -> Self {
+        match nearest(word, known) {
+            Some(near) => self.with_hint(format!("did you mean {near:?}?")),
+            None => self,
+        }
+    }
+
     /// What the reader of a type said of the value at `pointer`, in words that do not need the type: a word that is none of the
     /// known ones with the nearest of them as a hint if one is near.
     #[must_use]
     pub fn unread(pointer: impl Into<String>, told: &str) -> Self {
         let error = Self::new(pointer, plain_words::of(told));
-        match plain_words::unknown_word(told).and_then(|(word, known)| nearest(word, &known)) {
-            Some(near) => error.with_hint(format!("did you mean {near:?}?")),
+        match plain_words::unknown_word(told) {
+            Some((word, known)) => error.with_nearest(word, &known),
             None => error,
         }
     }
@@ -55,11 +64,7 @@ impl FieldError {
     /// An unknown key, with the nearest of the known ones as a hint if one is near.
     #[must_use]
     pub fn unknown(pointer: &str, key: &str, known: &[&str]) -> Self {
-        let error = Self::new(join(pointer, key), format!("unknown field {key:?}"));
-        match nearest(key, known) {
-            Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-            None => error,
-        }
+        Self::new(join(pointer, key), format!("unknown field {key:?}")).with_nearest(key, known)
     }
 }
 

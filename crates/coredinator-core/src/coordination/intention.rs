@@ -10,10 +10,7 @@ use super::{
     number::{LARGEST, is_amount, is_number, no_amount, no_number, not_positive, shown},
     resource::{Resource, ResourceKind, Variable},
 };
-use crate::{
-    FieldError,
-    field::{join, nearest},
-};
+use crate::{FieldError, field::join};
 
 /// What an agent wants this cycle: one of some options.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -181,11 +178,7 @@ impl<'a> Known<'a> {
             "resource" => self.resources.iter().map(|known| known.name.as_str()).collect(),
             _ => self.variables.iter().map(|known| known.name.as_str()).collect(),
         };
-        let error = FieldError::new(at, format!("there is no {what} {name:?}"));
-        match nearest(name, &names) {
-            Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-            None => error,
-        }
+        FieldError::new(at, format!("there is no {what} {name:?}")).with_nearest(name, &names)
     }
 
     fn has_variable(self, name: &str) -> bool {

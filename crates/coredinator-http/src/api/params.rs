@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::{Uri, request::Parts},
 };
-use coredinator_core::{FieldError, duration, field};
+use coredinator_core::{FieldError, duration};
 
 use super::problem::Problem;
 
@@ -91,10 +91,7 @@ impl Params {
         for (key, _) in &self.left {
             let shown: String = key.chars().take(64).collect();
             let error = FieldError::new(format!("?{shown}"), "unknown query parameter");
-            self.errors.push(match field::nearest(&shown, &self.asked) {
-                Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-                None => error,
-            });
+            self.errors.push(error.with_nearest(&shown, &self.asked));
         }
         // A request of thousands of parameters is not worth an answer of as many.
         self.errors.truncate(100);

@@ -3,7 +3,7 @@
 use coredinator_core::{
     FieldError, ServiceName,
     coordination::{AgentId, DecisionOutcome, OnConflict, ResourceKind, Shape as UtilityShape},
-    field::{join, kind, nearest},
+    field::{join, kind},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -190,10 +190,7 @@ impl Shape {
                 let detail =
                     format!("a fallback is \"hold\", \"default\", \"release\" or an option, but this is {shown:?}");
                 let error = FieldError::new(pointer, detail);
-                errors.push(match nearest(&shown, &WORDS) {
-                    Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-                    None => error,
-                });
+                errors.push(error.with_nearest(&shown, &WORDS));
             }
             (Self::Fallback, _) => OPTION.errors(pointer, value, errors),
         }

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use coredinator_core::{
     FieldError, HealthCheck, HealthProbe, InstanceRef, ProbeError, ProbeReport, ProbeSpec, ProbeTarget, Runtime,
-    RuntimeName, field,
+    RuntimeName,
 };
 use tokio::net::TcpStream;
 
@@ -76,10 +76,7 @@ impl ProbeRegistry {
                 let mut known: Vec<&str> = self.0.keys().map(String::as_str).collect();
                 known.push("heartbeat");
                 let error = FieldError::new("/kind", format!("unknown kind {kind:?} (one of {})", known.join(", ")));
-                vec![match field::nearest(kind, &known) {
-                    Some(near) => error.with_hint(format!("did you mean {near:?}?")),
-                    None => error,
-                }]
+                vec![error.with_nearest(kind, &known)]
             }
         }
     }

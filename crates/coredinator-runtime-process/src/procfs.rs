@@ -16,8 +16,10 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     /// The process that has to reap it.
     pub(crate) parent: i32,
-    /// The session.
+    /// The session; 0 for that of a kernel thread, or one that came from outside the container.
     pub(crate) session: i32,
+    /// Whether it is a thread of the kernel, which never has a program.
+    kernel: bool,
     /// When it started, in clock ticks since boot: with the pid and the boot id, the identity of a process.
     pub(crate) start_time: u64,
     /// Where its program begins in its memory; 0 until that is loaded with all that it is given, and in kernel threads and
@@ -35,7 +37,7 @@ impl Stat {
 
     /// Whether it has a program, or is about to: kernel threads and zombies have none.
     fn has_program(&self) -> bool {
-        self.session != 0 && self.is_alive()
+        !self.kernel && self.is_alive()
     }
 
     /// Whether it is between giving up one program and having loaded the next.
@@ -54,12 +56,16 @@ impl Stat {
             state: field(3)?.chars().next()?,
             parent: field(4)?.parse().ok()?,
             session: field(6)?.parse().ok()?,
+            kernel: field(9)?.parse::<u32>().ok()? & PF_KTHREAD != 0,
             start_time: field(22)?.parse().ok()?,
             program: field(26).and_then(|text| text.parse().ok()).unwrap_or(0),
             exit_code: field(52).and_then(|text| text.parse().ok()).unwrap_or(0),
         })
     }
 }
+
+/// The kernel's mark of its own threads among the flags of a process.
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 /// Tells a process that is gone, or another user's (`None`), from one that cannot be looked at for want of descriptors or
 /// memory: whoever takes that for gone starts it twice.
@@ -225,6 +231,22 @@ mod tests {
     }
 
     #[test]
+    fn a_session_from_outside_is_no_reason_to_count_as_without_program() {
+        let line = |state: char, session: i32, flags: u32, program: u64| {
+            format!("7 (sh) {state} 1 6 {session} 0 -1 {flags} 0 0 0 0 0 0 0 0 0 0 0 0 9 0 0 0 {program} 0")
+        };
+        for (line, loading) in [
+            (line('R', 0, 0x40_0000, 0), true),
+            (line('R', 6, 0x40_0000, 0), true),
+            (line('R', 0, 0x40_0000, 5), false),
+            (line('S', 0, PF_KTHREAD, 0), false),
+            (line('Z', 6, 0x40_0000, 0), false),
+        ] {
+            assert_eq!(Stat::parse(&line).map(|stat| stat.is_loading()), Some(loading), "{line}");
+        }
+    }
+
+    #[test]
     fn the_first_of_a_doubled_variable_counts() {
         let tags = Tags::parse(b"COREDINATOR_OWNER=a\0X=y\0COREDINATOR_OWNER=b\0PORT=\0\xff=1\0rest");
         assert_eq!((tags.get(Tags::OWNER), tags.get(Tags::PORT), tags.get("X")), (Some("a"), Some(""), None));
@@ -257,14 +279,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_cannot_confuse_stat(name in "[ -~]{0,15}", session in 1i32.., start: u64, code: i32) {
+        fn names_cannot_confuse_stat(
+            name in "[ -~]{0,15}", session in 0i32.., kernel: bool, start: u64, code: i32
+        ) {
+            let flags = if kernel { 0x0020_8040 } else { 0x0040_0100 };
             let line = format!(
-                "7 ({name}) Z 1 6 {session} 0 -1 0 0 0 0 0 0 0 0 0 0 0 0 0 {start} 0 0 0 5 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
+                "7 ({name}) Z 1 6 {session} 0 -1 {flags} 0 0 0 0 0 0 0 0 0 0 0 0 {start} 0 0 0 5 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 \
                  0 0 0 0 {code}\n"
             );
             let stat = Stat::parse(&line);
             let read = Stat {
-                state: 'Z', parent: 1, session, start_time: start, program: 5, exit_code: code
+                state: 'Z', parent: 1, session, kernel, start_time: start, program: 5, exit_code: code
             };
             prop_assert_eq!(stat, Some(read));
         }

@@ -125,10 +125,7 @@ impl<F: Fn(usize) -> f64> Search<'_, F> {
 
     /// Divides what is elastic among these choices, and keeps that if it fits and is better.
     fn attempt(&mut self, chosen: &[Pick]) {
-        let mut draft = Draft::new(self.problem);
-        for party in 0..self.picks.len() {
-            draft.set(party, Pick::Nothing);
-        }
+        let mut draft = Draft::bare(self.problem);
         let mut all = self.picks.clone();
         self.open.iter().zip(chosen).for_each(|(&party, &pick)| all[party] = pick);
         let placed = |(party, &pick): (usize, &Pick)| match pick {

@@ -7,12 +7,9 @@ use super::shares::{Curve, Share, divide};
 /// How many times everyone is gone through for something better.
 const MAX_PASSES: usize = 8;
 
-/// A draft with these choices, as far as they fit together (which those of a solution do), rounding included.
+/// A draft with these choices, and nothing for others, as far as they fit together (which those of a solution do), rounding included.
 pub(super) fn adopt<'p>(problem: &'p Problem, picks: &[(usize, Pick)]) -> Draft<'p> {
-    let mut draft = Draft::new(problem);
-    for &(party, _) in picks {
-        draft.set(party, Pick::Nothing);
-    }
+    let mut draft = Draft::bare(problem);
     for &(party, pick) in picks {
         let pick = match pick {
             Pick::Option { candidate, fraction } => {

@@ -1,17 +1,20 @@
 //! Choices under way, within the limits at every step.
 
+mod room;
+
 use std::collections::BTreeMap;
 
 use super::{
-    problem::{Demand, PlacedClaim, Presence, Problem, Push, TOLERANCE},
+    problem::{Demand, Party, PlacedClaim, Presence, Problem, Push, TOLERANCE},
     resolution::{Pick, Resolution, by_priority},
 };
 
 /// Choices under way, which never leave the limits: what a strategy that goes party by party builds on.
 ///
 /// It begins with the safe side: those that are silent keep what they hold, and everyone else has its fallback, or, without
-/// one, its most modest option; by priority, where not all of that fits. [`grant`](Self::grant) then moves parties to
-/// options as far as these fit.
+/// one, its most modest option. Where that does not fit for someone, the others make room with something else of their own,
+/// as far as a bounded search finds it (all of them, where they are few); where it does not, the lowest priority is shed.
+/// [`grant`](Self::grant) then moves parties to options as far as these fit.
 #[derive(Debug, Clone)]
 pub struct Draft<'p> {
     problem: &'p Problem,
@@ -89,20 +92,30 @@ impl<'p> Draft<'p> {
     /// The safe side.
     #[must_use]
     pub fn new(problem: &'p Problem) -> Self {
-        let mut draft = Self {
-            problem,
-            picks: Vec::with_capacity(problem.parties().len()),
-            left: problem.available().to_vec(),
-            variables: vec![Interest::default(); problem.variables().len()],
-        };
-        draft.picks.extend(problem.parties().iter().map(|party| match party.presence {
-            Presence::Holding => Pick::Held,
-            _ => Pick::Nothing,
-        }));
+        let mut draft = Self::bare(problem);
+        let mut looks = room::MOST_LOOKS;
         for party in by_priority(problem) {
             draft.settle(party);
+            if draft.picks[party] == Pick::Nothing {
+                room::make_room(&mut draft, party, &mut looks);
+            }
         }
         draft
+    }
+
+    /// Nothing for anybody, but for what those that are silent keep.
+    #[must_use]
+    pub fn bare(problem: &'p Problem) -> Self {
+        let idle = |party: &Party| match party.presence {
+            Presence::Holding => Pick::Held,
+            Presence::Active | Presence::Absent => Pick::Nothing,
+        };
+        Self {
+            problem,
+            picks: problem.parties().iter().map(idle).collect(),
+            left: problem.available().to_vec(),
+            variables: vec![Interest::default(); problem.variables().len()],
+        }
     }
 
     /// What was chosen, as it stands, within the limits or not.
@@ -150,7 +163,7 @@ impl<'p> Draft<'p> {
         if of.fallback().is_some() {
             self.set(party, Pick::Fallback);
         } else {
-            let mut options: Vec<(f64, usize)> = of.options().map(|at| (self.modesty(at), at)).collect();
+            let mut options: Vec<(f64, usize)> = of.options().map(|at| (modesty(self.problem, at), at)).collect();
             options.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             for (_, candidate) in options {
                 let fraction = self.problem.candidates()[candidate].min_fraction();
@@ -159,16 +172,6 @@ impl<'p> Draft<'p> {
                 }
             }
         }
-    }
-
-    /// The largest share that a candidate takes of anything, at least.
-    fn modesty(&self, candidate: usize) -> f64 {
-        let least = self.problem.candidates()[candidate].min_fraction();
-        let share = |demand: &Demand| {
-            let available = self.problem.available()[demand.resource];
-            if available > 0.0 { demand.amount * least / available } else { f64::INFINITY }
-        };
-        self.problem.demands(candidate).iter().map(share).fold(0.0, f64::max)
     }
 
     /// The problem.
@@ -371,4 +374,14 @@ impl<'p> Draft<'p> {
         let own = self.taken(self.problem.candidates()[candidate].party);
         self.same_way_without(push, own.map(|(at, _)| at))
     }
+}
+
+/// The largest share that a candidate takes of anything, at least.
+fn modesty(problem: &Problem, candidate: usize) -> f64 {
+    let least = problem.candidates()[candidate].min_fraction();
+    let share = |demand: &Demand| {
+        let available = problem.available()[demand.resource];
+        if available > 0.0 { demand.amount * least / available } else { f64::INFINITY }
+    };
+    problem.demands(candidate).iter().map(share).fold(0.0, f64::max)
 }

@@ -168,3 +168,45 @@ fn the_safe_side_goes_by_priority_and_lets_in_whom_it_can() {
     assert_eq!(plan.shed.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["a"]);
     assert_eq!(plan.decisions[1].grant["steam"], 6.0);
 }
+
+/// Whether those from `party` on can all have one of their options beside what the others have.
+fn have_room(problem: &Problem, left: &mut [f64], party: usize) -> bool {
+    let Some(of) = problem.parties().get(party) else { return true };
+    of.options().any(|candidate| {
+        let demands = problem.demands(candidate);
+        let fits = demands.iter().all(|demand| demand.amount <= left[demand.resource] + 1e-9);
+        demands.iter().for_each(|demand| left[demand.resource] -= demand.amount);
+        let found = fits && have_room(problem, left, party + 1);
+        demands.iter().for_each(|demand| left[demand.resource] += demand.amount);
+        found
+    })
+}
+
+#[test]
+fn nobody_is_shed_while_others_could_make_room() {
+    let (mut tight, mut hopeless) = (0, 0);
+    for seed in 0..400 {
+        let mut rng = Rng::with_seed(seed);
+        let agents: Vec<Value> =
+            (0..6).map(|at| json!({"agent_id": format!("a{at}"), "priority": rng.i32(0..3)})).collect();
+        let mut option = |at: usize| {
+            json!({"id": format!("o{at}"), "utility": 1, "demands": {
+            "r": rng.u8(0..10), "s": rng.u8(0..10), "t": rng.u8(0..10)}})
+        };
+        let intentions: Vec<Value> = (0..6)
+            .map(|at| json!({"agent_id": format!("a{at}"), "options": (0..4).map(&mut option).collect::<Vec<_>>()}))
+            .collect();
+        let resources = ["r", "s", "t"].map(|name| json!({"name": name, "capacity": 20}));
+        let of = problem(json!({"resources": resources, "agents": agents, "intentions": intentions}));
+        let draft = Draft::new(&of);
+        let shed = (0..6).filter(|&party| draft.pick(party) == Pick::Nothing).count();
+        if have_room(&of, &mut of.available().to_vec(), 0) {
+            assert_eq!(shed, 0, "problem {seed}");
+            tight += 1;
+        } else {
+            assert!(shed > 0, "problem {seed}");
+            hopeless += 1;
+        }
+    }
+    assert!(tight > 100 && hopeless > 100, "{tight} can be served, {hopeless} cannot");
+}

@@ -166,7 +166,7 @@ impl CoordinationConfig {
         let mut reader = FieldReader::new(pointer, section);
         let defaults = Self::default();
         let enabled = reader.or("enabled", defaults.enabled);
-        let top = read_group(&mut reader, &GroupConfig::default(), strategies);
+        let top = read_group(&mut reader, None, strategies);
         let mut groups = BTreeMap::new();
         let read = reader.parsed("groups", |pointer, value| {
             each(pointer, value, |name, pointer, value| {
@@ -177,7 +177,7 @@ impl CoordinationConfig {
                     return Err(vec![FieldError::new(pointer, "what is said above all groups is this group")]);
                 }
                 let mut reader = FieldReader::new(pointer, value);
-                let group = read_group(&mut reader, &top, strategies);
+                let group = read_group(&mut reader, Some(&top), strategies);
                 reader.finish(|| (name.to_owned(), group))
             })
         });
@@ -280,7 +280,11 @@ impl CoordinationConfig {
     }
 }
 
-fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strategies) -> GroupConfig {
+/// Reads what is said of a group, or (without a parent) above all groups.
+fn read_group(reader: &mut FieldReader, parent: Option<&GroupConfig>, strategies: &Strategies) -> GroupConfig {
+    let defaults = GroupConfig::default();
+    let is_above_all = parent.is_none();
+    let parent = parent.unwrap_or(&defaults);
     let sync_interval =
         reader.optional::<Seconds>("sync_interval").map_or(parent.sync_interval, |Seconds(interval)| interval);
     if sync_interval < CoordinationConfig::SHORTEST_INTERVAL {
@@ -335,14 +339,21 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
     if ttl.is_some_and(|ttl| ttl > CoordinationConfig::LONGEST_TTL) {
         reader.error("ttl", "must be at most a year (365d)");
     }
-    let on_silence: Option<Fallback> = reader.optional("on_silence");
-    if let Some(fallback) = &on_silence {
+    let own: Option<Fallback> = reader.optional("on_silence");
+    let on_silence = own.clone().or_else(|| parent.on_silence.clone());
+    // Above all groups it may be meant for these alone: then there is nothing there that it could ask for.
+    let is_for_others = is_above_all && resources.is_empty() && variables.is_empty();
+    if let Some(fallback) = on_silence.as_ref().filter(|_| !is_for_others) {
         let (mut resources, mut variables) = (resources.clone(), variables.clone());
         resources.sort_by(|a, b| a.name.cmp(&b.name));
         variables.sort_by(|a, b| a.name.cmp(&b.name));
         let known = Known { resources: &resources, variables: &variables };
-        let wrong = fallback.check(&join(reader.pointer(), "on_silence"), Some(known));
-        wrong.into_iter().for_each(|error| reader.push(error));
+        for mut error in fallback.check(&join(reader.pointer(), "on_silence"), Some(known)) {
+            if own.is_none() {
+                error.detail.push_str(" (what is said above all groups holds here, too: say otherwise for this one)");
+            }
+            reader.push(error);
+        }
     }
     GroupConfig {
         sync_interval,
@@ -350,7 +361,7 @@ fn read_group(reader: &mut FieldReader, parent: &GroupConfig, strategies: &Strat
         resources,
         from_host,
         variables,
-        on_silence: on_silence.or_else(|| parent.on_silence.clone()),
+        on_silence,
         ttl,
         budget,
         collect,

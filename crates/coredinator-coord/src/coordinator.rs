@@ -178,8 +178,9 @@ impl Coordinator {
         }
         let (resources, variables) = engine.group(&agent.group)?.subjects();
         let known = Known { resources: &resources, variables: &variables };
-        let errors =
-            agent.fallback.as_ref().map(|fallback| fallback.check("/fallback", Some(known))).unwrap_or_default();
+        // The operator's, where it brings none of its own.
+        let fallback = engine.config().accept(agent.clone()).0.fallback;
+        let errors = fallback.map(|fallback| fallback.check("/fallback", Some(known))).unwrap_or_default();
         if !errors.is_empty() {
             return Err(CoordError::Invalid(errors));
         }

@@ -3,6 +3,7 @@
 mod paper;
 
 use coredinator_coord::strategies::Centralized;
+use coredinator_core::coordination::PlanStatus;
 use paper::{agent, assert_near, decision, granted, plan, problem};
 use serde_json::{Value, json};
 
@@ -150,4 +151,42 @@ fn nothing_is_left_over_that_somebody_could_use() {
     for (id, power) in [("a1", 5.0), ("a2", 4.0), ("a0", 1.0)] {
         assert_near(granted(&plan, id, "power"), power);
     }
+}
+
+#[test]
+fn a_few_elastic_options_are_searched_exactly() {
+    let option = |id: &str, utility: f64, power: f64| {
+        json!({"id": id, "utility": utility, "demands": {"power": power},
+               "elastic": {"min_fraction": 0.1, "shape": "quadratic"}})
+    };
+    let plan = plan(
+        &Centralized::default(),
+        &problem(json!({
+            "resources": [{"name": "power", "capacity": 7}],
+            "agents": [agent("a"), agent("b"), agent("c")],
+            "intentions": [
+                {"agent_id": "a", "options": [option("big", 20.0, 9.0), option("small", 12.0, 4.0)]},
+                {"agent_id": "b", "options": [option("big", 17.0, 8.0), option("small", 9.0, 3.0)]},
+                {"agent_id": "c", "options": [{"id": "all", "utility": 6, "demands": {"power": 5}}]},
+            ],
+        })),
+    );
+    assert_eq!((plan.status, plan.gap), (PlanStatus::Optimal, 0.0));
+    // a: 12 (2x - x^2) at x = y = 1 would take all 7 and be worth 21.
+    assert!(plan.objective >= 21.0, "{}", plan.objective);
+    // One that can only be had whole is elastic in name alone.
+    let claim = |value: f64, min: f64, max: f64| json!({"v": {"value": value, "min": min, "max": max}});
+    let plan = self::plan(
+        &Centralized::default(),
+        &problem(json!({
+            "variables": [{"name": "v", "min": 0, "max": 10, "on_conflict": "exclusive"}],
+            "agents": [agent("a"), agent("b")],
+            "intentions": [
+                {"agent_id": "a", "options": [
+                    {"id": "x", "utility": 11, "claims": claim(0.5, 0.0, 1.0), "elastic": {"min_fraction": 1}}]},
+                {"agent_id": "b", "options": [{"id": "y", "utility": 9, "claims": claim(3.0, 3.0, 3.0)}]},
+            ],
+        })),
+    );
+    assert_eq!((plan.status, plan.objective), (PlanStatus::Optimal, 11.0));
 }

@@ -177,6 +177,56 @@ fn vcg_divides_what_is_elastic_for_the_largest_sum() {
     assert_near(paid(&plan, "some"), 0.0);
 }
 
+/// Four agents with elastic options share steam, beside so many others that have nothing to do with them.
+fn with_others(others: usize, seed: u64) -> Problem {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut agents: Vec<Value> = Vec::new();
+    let mut intentions: Vec<Value> = Vec::new();
+    for at in 0..4 + others {
+        let id = format!("a{at:02}");
+        let resource = if at < 4 { "steam".to_owned() } else { format!("r{}", (at - 4) / 2) };
+        let mut options: Vec<(u8, Value)> = (0..3)
+            .map(|option| {
+                let (utility, amount) = (rng.u8(5..25), rng.u8(3..9));
+                let option = json!({"id": format!("o{option}"), "utility": utility, "demands": {&*resource: amount},
+                                    "elastic": {"min_fraction": 0.3, "shape": "quadratic"}});
+                (utility, option)
+            })
+            .collect();
+        options.sort_by_key(|&(utility, _)| std::cmp::Reverse(utility));
+        agents.push(agent(&id));
+        intentions
+            .push(json!({"agent_id": id, "options": options.into_iter().map(|(_, one)| one).collect::<Vec<_>>()}));
+    }
+    let resources = (0..others / 2).map(|at| format!("r{at}")).chain(["steam".to_owned()]);
+    let resources: Vec<Value> = resources.map(|name| json!({"name": name, "capacity": 9})).collect();
+    problem(json!({"resources": resources, "agents": agents, "intentions": intentions}))
+}
+
+#[test]
+fn nobody_pays_for_how_closely_others_are_looked_at() {
+    for (others, seed) in [0, 20, 22].into_iter().flat_map(|others| (0..4).map(move |seed| (others, seed))) {
+        let problem = with_others(others, seed);
+        let whole = plan(&vcg(), &problem);
+        for id in ["a00", "a01", "a02", "a03"] {
+            let mut document = problem.document().clone();
+            document.intentions.retain(|intention| intention.agent_id.as_str() != id);
+            document.agents.retain(|agent| agent.agent_id.as_str() != id);
+            // One that wants nothing keeps their number.
+            let mut idle = json!({"agent_id": "idle", "fallback": "release"});
+            idle["group"] = json!(document.group);
+            document.agents.push(serde_json::from_value(idle).unwrap());
+            let without = plan(&vcg(), &Problem::new(document).unwrap());
+            let cost = without.objective - (whole.objective - decision(&whole, id).utility);
+            assert!(
+                paid(&whole, id) <= cost.max(0.0) + 1e-6,
+                "{others} others, {id}: pays {} for {cost}",
+                paid(&whole, id)
+            );
+        }
+    }
+}
+
 /// Agents with the choice among pumps.
 fn pumps(agents: usize, capacity: u32) -> Problem {
     let pump = |name: &str| json!({"id": name, "demands": {name: 1}, "utility": 1.0});

@@ -127,6 +127,10 @@ async fn garbage_is_an_error_that_says_what_is_wrong() {
         (decisions(json!("all")), "no answer"),
         (response("200 OK", "{\"decisions\": [], \"values\": {\"x\": 1}}"), "no variable"),
         (response("200 OK", "{\"decisions\": [], \"bound\": 1e999}"), "no answer"),
+        (
+            response("200 OK", "{\"decisions\": [], \"bound\": 0.5}"),
+            "no plan is worth more than 0.5, but one is worth 1",
+        ),
         (response("200 OK", "<html>"), "no answer"),
         (response("200 OK", ""), "no answer"),
         (response("204 No Content", ""), "status 204"),

@@ -10,7 +10,7 @@ use coredinator_core::{
 };
 use serde_json::Value;
 
-use super::reconsider::make_best;
+use super::reconsider::{Known, make_best};
 use crate::solver::{Scope, solve};
 
 /// Maximises the sum of weight times utility.
@@ -79,21 +79,25 @@ impl CoordinationStrategy for Centralized {
         for &(party, pick) in &solution.picks {
             picks[party] = pick;
         }
+        let mut optimal = solution.optimal;
         if !budget.is_over() {
             let open: Vec<usize> = solution.picks.iter().map(|&(party, _)| party).collect();
             let value = |candidate: usize| {
                 let of = &problem.candidates()[candidate];
                 problem.parties()[of.party].agent.weight * of.utility
             };
-            make_best(problem, &mut picks, &open, (solution.optimal, budget), value);
+            let steps = budget.iterations().map(|steps| steps.saturating_sub(solution.steps));
+            let known = Known { optimal, parties: open.len(), steps, budget };
+            optimal = make_best(problem, &mut picks, &open, known, value);
         }
+        let cut_short = solution.cut_short || budget.is_over();
         let mut resolution = Resolution {
             picks,
             prices: Some(solution.prices),
             rounds: 1,
-            converged: !solution.cut_short,
-            optimal: solution.optimal,
-            cut_short: solution.cut_short,
+            converged: !cut_short,
+            optimal,
+            cut_short,
             ..Resolution::default()
         };
         // Summed in another order, the same numbers make another sum.

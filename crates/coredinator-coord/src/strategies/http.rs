@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use coredinator_core::{
     FieldError,
-    coordination::{Budget, CoordinationStrategy, Needs, Negotiator, Problem, Resolution, StrategyError},
+    coordination::{
+        Budget, CoordinationStrategy, Needs, Negotiator, Pick, Presence, Problem, Resolution, StrategyError,
+    },
     duration::Seconds,
     field::{FieldReader, kind},
 };
@@ -26,6 +28,8 @@ use hyper_util::{
 };
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::PriorityBased;
 
 /// Whatever a program behind a URL decides: a strategy without compiling anything.
 ///
@@ -128,7 +132,7 @@ impl Http {
         format!("http://{}{port}{}", self.url.host().unwrap_or_default(), self.url.path())
     }
 
-    async fn ask(&self, problem: &Problem) -> Result<Resolution, StrategyError> {
+    async fn ask(&self, problem: &Problem, budget: &Budget) -> Result<Resolution, StrategyError> {
         let failed = |what: &str| StrategyError::new(format!("{} {what}", self.shown()));
         let body = serde_json::to_vec(&request::of(problem)).map_err(|error| failed(&error.to_string()))?;
         let request = Request::post(self.url.clone())
@@ -154,7 +158,12 @@ impl Http {
             let text: String = error.to_string().chars().take(256).collect();
             failed(&format!("answers with what is no answer: {text}"))
         })?;
-        answer.resolution(problem).map_err(|wrong| failed(&format!("decides what cannot be: {wrong}")))
+        let resolution =
+            answer.resolution(problem).map_err(|wrong| failed(&format!("decides what cannot be: {wrong}")))?;
+        if let Some((bound, known)) = refuted(problem, &resolution, budget) {
+            return Err(failed(&format!("says that no plan is worth more than {bound}, but one is worth {known}")));
+        }
+        Ok(resolution)
     }
 }
 
@@ -188,11 +197,23 @@ impl CoordinationStrategy for Http {
         tokio::select! {
             biased;
             () = over => silent("when time was up"),
-            asked = timeout(self.timeout, self.ask(problem)) => {
+            asked = timeout(self.timeout, self.ask(problem, budget)) => {
                 asked.unwrap_or_else(|_| silent(&format!("within {:?}", self.timeout)))
             }
         }
     }
+}
+
+/// A bound that is claimed, and what a plan that is easily found is worth, if that is more.
+fn refuted(problem: &Problem, claimed: &Resolution, budget: &Budget) -> Option<(f64, f64)> {
+    let bound = claimed.bound.filter(|bound| bound.is_finite())?;
+    let known = PriorityBased::default().decide(problem, budget);
+    // Who is shed makes room that there is not.
+    let serves_all = problem.parties().iter().zip(&known.picks).all(|(party, pick)| {
+        *pick != Pick::Nothing || party.presence == Presence::Absent && party.fallback().is_none()
+    });
+    let worth = known.objective(problem);
+    (serves_all && worth > bound + 1e-9 * worth.abs().max(bound.abs())).then_some((bound, worth))
 }
 
 /// Reads a URL that can be asked.

@@ -4,6 +4,7 @@ mod catalogue;
 mod centralized;
 mod consensus;
 mod game_theoretic;
+mod groups;
 mod http;
 mod priority_based;
 mod reconsider;

@@ -3,6 +3,7 @@
 mod class;
 mod incumbents;
 mod rules;
+mod worth;
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ impl PriorityBased {
         rules::parse(pointer, options)
     }
 
-    fn decide(&self, problem: &Problem, budget: &Budget) -> Resolution {
+    pub(super) fn decide(&self, problem: &Problem, budget: &Budget) -> Resolution {
         let incumbents = Incumbents::of(problem, self);
         let classes = Classes::of(problem, self, &incumbents);
         if let Some(mut easy) = Resolution::first_choices(problem) {

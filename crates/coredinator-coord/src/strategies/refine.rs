@@ -102,15 +102,20 @@ pub(super) fn divide_anew<'p>(
 }
 
 /// Divides what is left, and what elastic options of `order` have, among these in the fractions that are worth most together,
-/// everyone keeping its option; `value` says what a candidate is worth in full. How much more that is worth than what
-/// was picked (which stays, where it is no more).
-pub(super) fn make_most(problem: &Problem, picks: &mut [Pick], order: &[usize], value: impl Fn(usize) -> f64) -> f64 {
+/// everyone keeping its option; `value` says what a candidate is worth in full. What was picked stays, where that is worth no
+/// more.
+pub(super) fn make_most(
+    problem: &Problem,
+    picks: &mut [Pick],
+    order: &[usize],
+    value: impl Fn(usize) -> f64,
+) -> Divided {
     let elastic = |pick: Pick| match pick {
         Pick::Option { candidate, .. } => problem.candidates()[candidate].elastic.map(|elastic| (candidate, elastic)),
         _ => None,
     };
     if !order.iter().any(|&party| elastic(picks[party]).is_some()) {
-        return 0.0;
+        return Divided { more: 0.0, exact: true };
     }
     let all: Vec<(usize, Pick)> = picks.iter().copied().enumerate().collect();
     let mut draft = adopt(problem, &all);
@@ -120,8 +125,12 @@ pub(super) fn make_most(problem: &Problem, picks: &mut [Pick], order: &[usize], 
         let curve = Curve { weight: 1.0, utility: value(candidate), shape: elastic.shape, above: None };
         (of.utility > 0.0).then_some((curve, elastic.min_fraction))
     };
+    let open = |&party: &usize| {
+        elastic(draft.pick(party)).is_some_and(|(candidate, _)| curve(candidate).is_some_and(|(_, least)| least < 1.0))
+    };
+    let mut exact = !order.iter().any(open);
     if let Some((divided, _)) = divide_anew(&draft, order, curve) {
-        draft = divided;
+        (draft, exact) = (divided, true);
     }
     // What is worth most for what it takes is in the prices already; this is for what rounding has left.
     for &party in order {
@@ -149,8 +158,16 @@ pub(super) fn make_most(problem: &Problem, picks: &mut [Pick], order: &[usize], 
     });
     let more = worth(&divided) - worth(picks);
     if !same || more <= 0.0 {
-        return 0.0;
+        return Divided { more: 0.0, exact: exact && same };
     }
     picks.copy_from_slice(&divided);
-    more
+    Divided { more, exact }
+}
+
+/// What came of a division.
+pub(super) struct Divided {
+    /// How much more it is worth.
+    pub(super) more: f64,
+    /// Whether no other could be worth more, but for rounding.
+    pub(super) exact: bool,
 }

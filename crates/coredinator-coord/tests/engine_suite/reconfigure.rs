@@ -221,6 +221,28 @@ fn a_fallback_of_the_operators_is_checked_as_one_of_an_agent_is() {
     parse(json!({"resources": {"steam": {"capacity": 1}}, "on_silence": safe})).unwrap();
     let errors = parse(json!({"groups": {"g": {"on_silence": safe}}})).unwrap_err();
     assert_eq!(errors[0].pointer, "/c/groups/g/on_silence/demands/steam");
+    // A group has it from above, but not what it asks for.
+    let steam = json!({"steam": {"capacity": 1}});
+    let errors = parse(json!({"resources": steam, "on_silence": safe, "groups": {"g": {}}})).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].pointer, "/c/groups/g/on_silence/demands/steam");
+    assert!(errors[0].detail.contains("above all groups"), "{errors:?}");
+    parse(json!({"resources": steam, "on_silence": safe, "groups": {"g": {"on_silence": "release"}}})).unwrap();
+    // What is said above all groups may be for these alone.
+    parse(json!({"on_silence": safe, "groups": {"g": {"resources": steam}}})).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_brings_no_fallback_is_told_where_the_operators_cannot_be_had() {
+    let safe = json!({"id": "safe", "demands": {"steam": 1}, "utility": 0});
+    let groups = json!({"g": {"resources": {"steam": {"capacity": 1}}}});
+    let plant = Plant::new(json!({"resources": {}, "on_silence": safe, "groups": groups}));
+    let engine = plant.start().await;
+    let agent = |group: &str| serde_json::from_value(json!({"agent_id": "a", "group": group})).unwrap();
+    let CoordError::Invalid(errors) = engine.register(agent("default")).await.unwrap_err() else { panic!() };
+    assert_eq!(errors[0].pointer, "/fallback/demands/steam");
+    engine.register(agent("g")).await.unwrap();
+    engine.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

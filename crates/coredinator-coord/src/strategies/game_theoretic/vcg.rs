@@ -1,15 +1,16 @@
 //! The Vickrey-Clarke-Groves mechanism.
 
-use coredinator_core::coordination::{Budget, Pick, Presence, Problem, Resolution};
+use coredinator_core::coordination::{Budget, Pick, Problem, Resolution};
 
 use super::{
-    super::{reconsider::make_best, refine::adopt},
+    super::{
+        groups::groups,
+        reconsider::{Known, make_best},
+        refine::adopt,
+    },
     Credit,
 };
-use crate::{
-    solver::{Scope, solve},
-    union::Union,
-};
+use crate::solver::{Scope, solve};
 
 /// How many steps of the solver all payments together may take, where the budget says nothing.
 const STEPS: u64 = 30_000_000;
@@ -22,50 +23,56 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
     let whole = valued(Scope::whole(problem), &values);
     let solution = solve(&whole, budget.iterations(), budget);
     let mut plan = adopt(problem, &solution.picks).finish();
+    let mut best = solution.optimal;
     if !budget.is_over() {
-        let known = (solution.optimal, budget);
-        make_best(problem, &mut plan.picks, whole.parties(), known, |candidate| values[candidate]);
+        let known = Known { optimal: best, parties: whole.parties().len(), steps: None, budget };
+        best = make_best(problem, &mut plan.picks, whole.parties(), known, |at| values[at]);
     }
-    let worth = |party: usize| {
-        let (candidate, fraction) = plan.chosen(problem, party)?;
-        let of = &problem.candidates()[candidate];
-        Some(of.elastic.map_or(values[candidate], |elastic| values[candidate] * elastic.shape.worth(fraction)))
+    let groups: Vec<Vec<usize>> = groups(problem).into_iter().filter(|group| group.len() > 1).collect();
+    let mut inquiry = Inquiry {
+        problem,
+        values: &values,
+        budget,
+        left: budget.iterations().unwrap_or(STEPS),
+        asked: groups.iter().map(|group| group.len() as u64 + 1).sum(),
     };
-    let parties = problem.parties().len();
-    let now: Vec<f64> = (0..parties).map(|party| worth(party).unwrap_or(0.0)).collect();
-    let mut payments = vec![0.0; parties];
-    let mut exact = solution.optimal;
-    let mut left = budget.iterations().unwrap_or(STEPS);
-    let groups = groups(problem);
-    let mut winners: u64 = groups.iter().map(|group| group.len() as u64).sum();
-    for group in groups {
-        let candidates: usize = group.iter().map(|&party| problem.parties()[party].options().len() + 1).sum();
-        let total: f64 = group.iter().map(|&party| now[party]).sum();
-        for &party in &group {
-            let allowed = left / winners.max(1);
-            winners -= 1;
-            let Pick::Option { candidate, fraction } = plan.picks[party] else { continue };
-            let denied = denied(problem, party, &values);
-            let gain = (now[party] - denied).max(0.0);
-            let others = if budget.is_over() || allowed < ENOUGH * candidates as u64 {
-                exact = false;
-                None
-            } else {
-                let rest = group.iter().copied().filter(|&other| other != party);
-                let mut without = valued(Scope::of(problem, rest), &values);
-                without.take_pick(party, without_option(problem, party));
-                let found = solve(&without, Some(allowed), budget);
-                left = left.saturating_sub(found.steps);
-                exact &= found.optimal;
-                // Divided as the plan is, or somebody would pay for how well that was done.
-                let mut picks = plan.picks.clone();
-                picks[party] = without_option(problem, party);
-                found.picks.iter().for_each(|&(other, pick)| picks[other] = pick);
-                let (open, known) = (without.parties(), (found.optimal, budget));
-                Some(found.value + make_best(problem, &mut picks, open, known, |candidate| values[candidate]))
+    if !best {
+        best = true;
+        for group in &groups {
+            // Looked at as closely as what the others would have without somebody, or that one would pay for the difference.
+            let before = inquiry.worth(group, &plan.picks);
+            let found = inquiry.best(group, Scope::of(problem, group.iter().copied()), &plan.picks);
+            let Some(found) = found else {
+                best = false;
+                continue;
             };
-            let harm = match others {
-                Some(others) => others - (total - now[party]),
+            best &= found.optimal;
+            let shed = |picks: &[Pick]| group.iter().filter(|&&party| picks[party] == Pick::Nothing).count();
+            if found.worth > before && shed(&found.picks) <= shed(&plan.picks) {
+                plan.picks = found.picks;
+            }
+        }
+    }
+    let mut payments = vec![0.0; problem.parties().len()];
+    let mut exact = best;
+    for group in groups {
+        let total = inquiry.worth(&group, &plan.picks);
+        for &party in &group {
+            let Pick::Option { candidate, fraction } = plan.picks[party] else {
+                inquiry.asked -= 1;
+                continue;
+            };
+            let own = inquiry.worth(&[party], &plan.picks);
+            let gain = (own - denied(problem, party, &values)).max(0.0);
+            let rest = group.iter().copied().filter(|&other| other != party);
+            let mut without = Scope::of(problem, rest);
+            without.take_pick(party, without_option(problem, party));
+            let mut picks = plan.picks.clone();
+            picks[party] = without_option(problem, party);
+            let found = inquiry.best(&group, without, &picks);
+            exact &= found.as_ref().is_some_and(|found| found.optimal);
+            let harm = match found {
+                Some(found) => found.worth - (total - own),
                 // Too many to ask about each: what it takes, at the margin.
                 None => problem
                     .demands(candidate)
@@ -77,14 +84,67 @@ pub(super) fn vcg(problem: &Problem, credit: &Credit, budget: &Budget) -> Resolu
         }
     }
     let cut_short = solution.cut_short || budget.is_over();
+    let objective = plan.objective(problem);
+    let bound = if best { objective } else { solution.bound.max(objective) };
     Resolution {
-        bound: matches!(credit, Credit::Unlimited).then_some(solution.bound.max(plan.objective(problem))),
+        bound: matches!(credit, Credit::Unlimited).then_some(bound),
         prices: Some(solution.prices),
         payments: Some(payments),
         rounds: 1,
         optimal: exact && !cut_short,
         cut_short,
         ..plan
+    }
+}
+
+/// Asks what is best for groups, one by one.
+struct Inquiry<'v> {
+    problem: &'v Problem,
+    values: &'v [f64],
+    budget: &'v Budget,
+    /// The steps that are left, and how many questions.
+    left: u64,
+    asked: u64,
+}
+
+/// The best that was found for a group.
+struct Found {
+    picks: Vec<Pick>,
+    worth: f64,
+    optimal: bool,
+}
+
+impl Inquiry<'_> {
+    /// The best for those of a group who are in the scope, everyone else as in `picks`; `None`: that would take too long.
+    fn best(&mut self, group: &[usize], scope: Scope<'_>, picks: &[Pick]) -> Option<Found> {
+        let candidates: usize = group.iter().map(|&party| self.problem.parties()[party].options().len() + 1).sum();
+        let allowed = self.left / self.asked.max(1);
+        self.asked = self.asked.saturating_sub(1);
+        if self.budget.is_over() || allowed < ENOUGH * candidates as u64 {
+            return None;
+        }
+        let scope = valued(scope, self.values);
+        let found = solve(&scope, Some(allowed), self.budget);
+        self.left = self.left.saturating_sub(found.steps);
+        let mut picks = picks.to_vec();
+        found.picks.iter().for_each(|&(party, pick)| picks[party] = pick);
+        let known = Known { optimal: found.optimal, parties: group.len(), steps: None, budget: self.budget };
+        let optimal = make_best(self.problem, &mut picks, scope.parties(), known, |at| self.values[at]);
+        let worth = self.worth(scope.parties(), &picks);
+        Some(Found { picks, worth, optimal })
+    }
+
+    /// What some have is worth together.
+    fn worth(&self, parties: &[usize], picks: &[Pick]) -> f64 {
+        let worth = |&party: &usize| match picks[party] {
+            Pick::Option { candidate, fraction } => {
+                let elastic = self.problem.candidates()[candidate].elastic;
+                self.values[candidate] * elastic.map_or(1.0, |elastic| elastic.shape.worth(fraction))
+            }
+            Pick::Fallback => self.problem.parties()[party].fallback().map_or(0.0, |at| self.values[at]),
+            Pick::Held | Pick::Nothing => 0.0,
+        };
+        parties.iter().map(worth).sum()
     }
 }
 
@@ -128,41 +188,4 @@ fn denied(problem: &Problem, party: usize, values: &[f64]) -> f64 {
 fn valued<'p>(mut scope: Scope<'p>, values: &[f64]) -> Scope<'p> {
     values.iter().enumerate().for_each(|(candidate, &value)| scope.revalue(candidate, value));
     scope
-}
-
-/// Parties that can be in each other's way: those that could demand what could run short, or claim or push one variable.
-/// Groups of one are left out.
-fn groups(problem: &Problem) -> Vec<Vec<usize>> {
-    let resources = problem.resources().len();
-    let mut peak = vec![0.0; resources];
-    let mut touched: Vec<Vec<usize>> = Vec::with_capacity(problem.parties().len());
-    for party in problem.parties() {
-        let mut most: std::collections::BTreeMap<usize, f64> = std::collections::BTreeMap::new();
-        if party.presence != Presence::Holding {
-            for candidate in party.options().chain(party.fallback()) {
-                for demand in problem.demands(candidate) {
-                    let known = most.entry(demand.resource).or_default();
-                    *known = known.max(demand.amount);
-                }
-                let claimed = problem.claims(candidate).iter().filter(|claim| !claim.soft).map(|claim| claim.variable);
-                let pushed = problem.pushes(candidate).iter().map(|push| push.variable);
-                most.extend(claimed.chain(pushed).map(|variable| (resources + variable, 0.0)));
-            }
-        }
-        most.range(..resources).for_each(|(&resource, amount)| peak[resource] += amount);
-        touched.push(most.into_keys().collect());
-    }
-    let matters = |at: usize| at >= resources || peak[at] > problem.available()[at];
-    let mut union = Union::new(resources + problem.variables().len());
-    for touched in &mut touched {
-        touched.retain(|&at| matters(at));
-        touched.windows(2).for_each(|pair| union.join(pair[0], pair[1]));
-    }
-    let mut groups: std::collections::BTreeMap<usize, Vec<usize>> = std::collections::BTreeMap::new();
-    for (party, touched) in touched.iter().enumerate() {
-        if let Some(&first) = touched.first() {
-            groups.entry(union.name(first)).or_default().push(party);
-        }
-    }
-    groups.into_values().filter(|group| group.len() > 1).collect()
 }

@@ -9,8 +9,10 @@ use coredinator_core::coordination::{
 use crate::solver::{self, Scope};
 
 use super::{
+    super::refine::make_most,
     incumbents::{Incumbents, denied_for, reason},
     rules::{PriorityBased, WhenItDoesNotFit},
+    worth::Queue,
 };
 
 /// The parties by class, the highest first.
@@ -159,7 +161,7 @@ impl<'a> Classes<'a> {
     }
 }
 
-impl Passage<'_> {
+impl<'a> Passage<'a> {
     /// Who could do with less than it falls back to does so, until its turn comes.
     fn lean(&mut self) {
         let problem = self.classes.problem;
@@ -204,15 +206,22 @@ impl Passage<'_> {
         let mut order: Vec<(f64, usize)> =
             class.iter().filter(|party| !pins.contains_key(party)).map(|&party| (self.density(party), party)).collect();
         order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let base = (order.len() > TOGETHER).then(|| self.draft.clone());
         // Everyone is served, whoever of them is not content.
         let discontent = order.iter().filter(|&&(_, party)| !self.serve_one(party)).count();
         let content = discontent == 0;
         let copies = self.classes.problem.candidates().len();
-        if !content && (2..=TOGETHER).contains(&order.len()) && self.steps > 0 && self.copies >= copies {
-            self.copies -= copies;
+        if !content && order.len() > 1 {
             let mut parties: Vec<usize> = order.into_iter().map(|(_, party)| party).collect();
+            if let Some(base) = base {
+                self.serve_by_worth(&parties, base);
+            }
             parties.sort_unstable();
-            self.serve_together(&parties, budget);
+            if parties.len() <= TOGETHER && self.steps > 0 && self.copies >= copies {
+                self.copies -= copies;
+                self.serve_together(&parties, budget);
+            }
+            self.divide(&parties, budget);
         }
         self.fix_values(class);
         if self.classes.rules.when_it_does_not_fit == WhenItDoesNotFit::Block {
@@ -227,6 +236,72 @@ impl Passage<'_> {
         let share = |resource: usize, amount: f64| amount / problem.available()[resource].max(f64::MIN_POSITIVE);
         let taken: f64 = problem.demands(first).iter().map(|demand| share(demand.resource, demand.amount)).sum();
         self.classes.worth(first, 1.0) / taken.max(1e-12)
+    }
+
+    /// Serves a large class anew from where it was, step by step in the order of what is gained for what it takes, if that is
+    /// better than what going one by one has come to.
+    fn serve_by_worth(&mut self, parties: &[usize], base: Draft<'a>) {
+        let problem = self.classes.problem;
+        let before = (self.shed(parties), self.value(parties));
+        let one_by_one = std::mem::replace(&mut self.draft, base);
+        let mut queue = Queue::default();
+        for &party in parties {
+            let has = taken(problem, party, self.draft.pick(party));
+            let worth = has.map_or(f64::NEG_INFINITY, |(candidate, part)| self.classes.worth(candidate, part));
+            let can =
+                |&candidate: &usize| problem.candidates()[candidate].possible && self.blocked(candidate, has).is_none();
+            let offers = problem.parties()[party].options().filter(can);
+            queue.add(has, worth, offers.map(|candidate| (candidate, self.worth(candidate))));
+        }
+        for candidate in queue.order(problem, self.draft.left()) {
+            let party = problem.candidates()[candidate].party;
+            if let Some(fraction) = self.draft.largest_fraction(candidate)
+                && taken(problem, party, self.draft.pick(party))
+                    .is_none_or(|(has, part)| self.classes.worth(has, part) < self.classes.worth(candidate, fraction))
+            {
+                self.draft.set(party, Pick::Option { candidate, fraction });
+            }
+        }
+        parties.iter().for_each(|&party| _ = self.serve_one(party));
+        let after = (self.shed(parties), self.value(parties));
+        if after.0 > before.0 || (after.0 == before.0 && after.1 < before.1) {
+            self.draft = one_by_one;
+        }
+    }
+
+    /// How many of these have nothing.
+    fn shed(&self, parties: &[usize]) -> usize {
+        parties.iter().filter(|&&party| self.draft.pick(party) == Pick::Nothing).count()
+    }
+
+    /// What these have is worth together.
+    fn value(&self, parties: &[usize]) -> f64 {
+        let chosen = parties.iter().filter_map(|&party| taken(self.classes.problem, party, self.draft.pick(party)));
+        chosen.map(|(candidate, fraction)| self.classes.worth(candidate, fraction)).sum()
+    }
+
+    /// Divides what is elastic among these in the fractions that are worth most together, everyone keeping its option.
+    fn divide(&mut self, parties: &[usize], budget: &Budget) {
+        let problem = self.classes.problem;
+        let is_free = |&party: &usize| {
+            let keeps = !problem.parties()[party].agent.preemptible && self.classes.incumbents.held(party).is_some();
+            let of = taken(problem, party, self.draft.pick(party));
+            !keeps
+                && of.is_some_and(|(candidate, _)| {
+                    problem.candidates()[candidate].elastic.is_some()
+                        && problem.demands(candidate).iter().all(|demand| self.blocked[demand.resource].is_none())
+                })
+        };
+        let elastic: Vec<usize> = parties.iter().copied().filter(is_free).collect();
+        if elastic.is_empty() || budget.is_over() {
+            return;
+        }
+        let before: Vec<(usize, Pick)> = elastic.iter().map(|&party| (party, self.draft.pick(party))).collect();
+        let mut picks: Vec<Pick> = (0..problem.parties().len()).map(|party| self.draft.pick(party)).collect();
+        if make_most(problem, &mut picks, &elastic, |candidate| self.worth(candidate)).more > 0.0 {
+            let after: Vec<(usize, Pick)> = elastic.iter().map(|&party| (party, picks[party])).collect();
+            self.replace(&before, &after);
+        }
     }
 
     /// Looks for something better for the whole class than what going one by one has come to.

@@ -13,11 +13,13 @@ use serde_json::Value;
 /// reach of the lower ones. An agent that is not `preemptible` and still offers the option that it holds is served with that
 /// before all classes.
 ///
-/// **Guarantee.** What a lower class wants never costs a higher one anything; raising an agent's priority never lowers what
-/// it gets. The second holds where no agent gives back, by getting an option, anything that it would have taken by not
+/// **Guarantee.** What a lower class wants never costs a higher one anything (of a variable, any value within what a claim allows
+/// is the same to its agent, tolerance included: where all agree, everyone's wish can move within that); raising an agent's
+/// priority never lowers what it gets. The second holds where no agent gives back, by getting an option, anything that it would have taken by not
 /// getting it (so always where fallbacks take nothing), and where classes are resolved exactly, as small ones are.
 ///
-/// **Cost.** O(n log n) for n options where classes are large; a bounded search where they are small. It always answers.
+/// **Cost.** A bounded search where a class has at most 256 agents; O(n log n) for n options where it is larger: greedily, by
+/// what is gained for what it takes at prices of what is short. It always answers.
 ///
 /// The order of classes is that of lexicographic goal programming (Charnes and Cooper 1961), and of the priority arrays by
 /// which building controls command one point (ASHRAE 135, BACnet, clause 19).

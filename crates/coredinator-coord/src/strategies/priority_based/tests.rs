@@ -1,7 +1,7 @@
-use coredinator_core::coordination::{Plan, PlanHeader, ProblemDocument, assemble, verify};
+use coredinator_core::coordination::{NoNegotiator, Plan, PlanHeader, ProblemDocument, assemble, verify};
 use serde_json::json;
 
-use super::*;
+use super::{super::Centralized, *};
 
 fn strategy(options: Value) -> PriorityBased {
     PriorityBased::parse("", options).unwrap()
@@ -78,6 +78,55 @@ fn one_class_is_resolved_together() {
     assert_eq!(granted(&plan(&PriorityBased::default(), &wishes), "steam"), [0.0, 5.0, 5.0, 0.0]);
     wishes["intentions"][0]["options"][0]["utility"] = json!(11);
     assert_eq!(granted(&plan(&PriorityBased::default(), &wishes), "steam"), [6.0, 0.0, 0.0, 4.0]);
+}
+
+#[test]
+fn what_is_elastic_is_divided_to_the_last_within_a_class() {
+    // On a grid of fractions b would be left with something less than the half that there is for it.
+    let mut wishes = steam(&[(1, 9.0, None), (1, 2.0, Some(0.2)), (1, 3.0, None)]);
+    wishes["intentions"][1]["options"][0]["elastic"]["shape"] = json!("quadratic");
+    let plan = plan(&PriorityBased::default(), &wishes);
+    assert_eq!(granted(&plan, "steam"), [9.0, 1.0, 0.0]);
+    let block = strategy(json!({"when_it_does_not_fit": "block"}));
+    wishes["agents"][2]["priority"] = json!(2);
+    wishes["intentions"][2]["options"][0]["demands"]["steam"] = json!(11);
+    assert_eq!(granted(&self::plan(&block, &wishes), "steam"), [0.0, 0.0, 0.0], "saved up");
+}
+
+/// The sum of utilities where so many agents of one priority with four options each share two resources that run short.
+async fn sum_of_many(strategy: &dyn CoordinationStrategy, agents: usize) -> f64 {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let intentions: Vec<Value> = (0..agents)
+        .map(|at| {
+            let mut options: Vec<(u8, Value)> = (0..4)
+                .map(|option| {
+                    let utility = rng.u8(1..=20);
+                    let demands = json!({"s": rng.u8(1..=6), "t": rng.u8(1..=6)});
+                    (utility, json!({"id": format!("o{option}"), "utility": utility, "demands": demands}))
+                })
+                .collect();
+            options.sort_by_key(|&(utility, _)| std::cmp::Reverse(utility));
+            let options: Vec<Value> = options.into_iter().map(|(_, option)| option).collect();
+            json!({"agent_id": format!("a{at:03}"), "options": options})
+        })
+        .collect();
+    let agents: Vec<Value> =
+        (0..agents).map(|at| json!({"agent_id": format!("a{at:03}"), "fallback": "release"})).collect();
+    let capacity = 1.5 * agents.len() as f64;
+    let resources = ["s", "t"].map(|name| json!({"name": name, "capacity": capacity}));
+    let document = json!({"resources": resources, "agents": agents, "intentions": intentions});
+    let problem = Problem::new(serde_json::from_value(document).unwrap()).unwrap();
+    let resolution = strategy.resolve(&problem, &Budget::default(), &NoNegotiator).await.unwrap();
+    resolution.objective(&problem)
+}
+
+#[tokio::test]
+async fn a_class_too_large_for_a_search_is_served_nearly_as_well() {
+    for agents in [256, 257, 600] {
+        let best = sum_of_many(&Centralized::default(), agents).await;
+        let found = sum_of_many(&PriorityBased::default(), agents).await;
+        assert!(found > 0.99 * best, "{agents} agents: {found} of {best}");
+    }
 }
 
 #[test]

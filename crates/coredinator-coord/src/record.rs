@@ -240,6 +240,8 @@ impl CycleRecord {
         let said: usize = self.negotiation.iter().map(|round| round.answers.len()).sum();
         let conflicts: usize =
             self.plan.iter().flat_map(|plan| &plan.conflicts).map(|conflict| 200 + 48 * conflict.parties.len()).sum();
-        1000 + self.problem.agents.len() * 700 + (options + said) * option + conflicts
+        let reasons: usize =
+            self.plan.iter().flat_map(|plan| &plan.decisions).map(|decision| decision.reason.text.len()).sum();
+        1000 + self.problem.agents.len() * 700 + (options + said) * option + conflicts + reasons
     }
 }

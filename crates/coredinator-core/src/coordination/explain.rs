@@ -15,6 +15,9 @@ use super::{
 /// How every text about a silent agent begins.
 const SILENT: &str = "it is silent";
 
+/// How many things that are in the way are named.
+const MOST_TOLD: usize = 6;
+
 /// Explains the decisions of one plan.
 pub(super) struct Explainer<'p> {
     problem: &'p Problem,
@@ -133,8 +136,11 @@ impl<'p> Explainer<'p> {
             return join("its first choice does not fit", ways, "");
         }
         match self.worth(first) {
-            Some(worth) if worth <= decision.utility => {
+            Some(worth) if worth < decision.utility => {
                 "another of its options is worth more to it than its first choice, as far as that fits".to_owned()
+            }
+            Some(worth) if worth == decision.utility => {
+                "another of its options is worth as much to it as its first choice, as far as that fits".to_owned()
             }
             _ => "its first choice would fit, but another of its options was chosen".to_owned(),
         }
@@ -266,7 +272,13 @@ fn agents(conflict: &Conflict) -> String {
 fn join(what: &str, mut ways: Vec<Cow<'_, str>>, or: &str) -> String {
     let mut seen = HashSet::new();
     ways.retain(|way| seen.insert(way.clone()));
-    if ways.is_empty() { format!("{what}: {or}") } else { format!("{what}: {}", ways.join("; ")) }
+    if ways.is_empty() {
+        return format!("{what}: {or}");
+    }
+    let more = ways.len().saturating_sub(MOST_TOLD);
+    ways.truncate(MOST_TOLD);
+    let told = ways.join("; ");
+    if more == 0 { format!("{what}: {told}") } else { format!("{what}: {told}; and {more} more") }
 }
 
 /// A number with as many digits as people read.

@@ -145,3 +145,23 @@ fn what_a_silent_agent_still_has_is_told() {
     reason.silent_because("it answered HTTP 500");
     assert_eq!(reason.text, "it answered HTTP 500; what it was granted stays reserved");
 }
+
+#[test]
+fn a_reason_names_a_few_of_many_things_in_the_way() {
+    let names: Vec<String> = (0..50).map(|at| format!("r{at:02}")).collect();
+    let resources: Vec<Value> = names.iter().map(|name| json!({"name": name, "capacity": 1})).collect();
+    let options: Vec<Value> = (0..50)
+        .map(|at| {
+            let demands: serde_json::Map<String, Value> =
+                names.iter().map(|name| (name.clone(), json!(2.0 + f64::from(at)))).collect();
+            json!({"id": format!("o{at}"), "utility": 1, "demands": demands})
+        })
+        .collect();
+    let text = told_greedily(json!({
+        "resources": resources,
+        "agents": [{"agent_id": "a", "fallback": "release"}],
+        "intentions": [{"agent_id": "a", "options": options}],
+    }));
+    assert!(text.starts_with("none of its options fits: r00: ") && text.len() < 500, "{text}");
+    assert!(text.ends_with(" more"), "{text}");
+}

@@ -344,6 +344,8 @@ impl<'p> Filling<'p> {
     fn finish(mut self) -> Resolution {
         for party in 0..self.takers.len() {
             let Taker { chosen: Some(candidate), fraction, .. } = self.takers[party] else { continue };
+            // What takes nothing costs nobody anything.
+            let fraction = if self.wanted[candidate].share <= NO_SHARE { 1.0 } else { fraction };
             if let (Pick::Option { fraction: begun, .. }, Some(largest)) =
                 (self.draft.pick(party), self.draft.largest_fraction(candidate))
                 && fraction.min(largest) > begun

@@ -146,3 +146,19 @@ fn it_has_no_options() {
     assert!(ResourceBased::parse("", json!({})).is_ok());
     assert!(ResourceBased::parse("", json!({"steps": 3})).is_err());
 }
+
+#[test]
+fn what_takes_nothing_is_had_in_full() {
+    let claim = |value: f64| json!({"v": {"value": value, "min": value, "max": value}});
+    let plan = plan(&json!({
+        "resources": [{"name": "r", "capacity": 10}],
+        "variables": [{"name": "v", "min": 0, "max": 10, "on_conflict": "exclusive"}],
+        "agents": [{"agent_id": "a", "fallback": "release"}, {"agent_id": "b"}],
+        "intentions": [
+            {"agent_id": "a", "options": [{"id": "x", "utility": 12, "demands": {"r": 5}, "claims": claim(3.0)}]},
+            {"agent_id": "b", "options": [
+                {"id": "y", "utility": 11, "claims": claim(5.0), "elastic": {"min_fraction": 0.1}}]},
+        ],
+    }));
+    assert_eq!(plan.decisions[1].fraction, 1.0, "{:?}", plan.decisions[1].reason);
+}

@@ -61,7 +61,9 @@ impl PriorityBased {
         }
         let run = last.as_ref().unwrap_or(&first);
         let mut notes: BTreeMap<usize, Note> = BTreeMap::new();
-        for party in incumbents.outranked(problem, run, &classes) {
+        // Who is left without anything has not been preempted but shed, which is told otherwise.
+        let outranked = incumbents.outranked(problem, run, &classes).into_iter();
+        for party in outranked.filter(|&party| run.picks[party] != Pick::Nothing) {
             notes.insert(party, incumbents.outranked_note(problem, party, run));
         }
         for &party in pins.keys() {

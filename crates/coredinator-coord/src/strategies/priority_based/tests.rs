@@ -81,6 +81,26 @@ fn one_class_is_resolved_together() {
 }
 
 #[test]
+fn who_is_left_with_nothing_is_shed_and_not_preempted() {
+    let plan = plan(
+        &PriorityBased::default(),
+        &json!({
+            "cycle": 7, "resources": [{"name": "steam", "capacity": 0}], "variables": [{"name": "v", "min": 0, "max": 10}],
+            "agents": [
+                {"agent_id": "a", "priority": 2, "fallback": "release"}, {"agent_id": "b", "priority": 1, "fallback": "hold"}],
+            "intentions": [
+                {"agent_id": "a", "options": [{"id": "run", "claims": {"v": {"value": 3}}, "utility": 1}]},
+                {"agent_id": "b", "options": [
+                    {"id": "run", "claims": {"v": {"value": 8}}, "demands": {"steam": 2}, "utility": 1}]},
+            ],
+            "holdings": [{"agent_id": "b", "cycle": 6, "option_id": "run", "grant": {"steam": 2}}],
+        }),
+    );
+    assert_eq!((outcomes(&plan), codes(&plan)), (vec!["granted", "denied"], vec!["first_choice", "shed"]));
+    assert_eq!(plan.shed.len(), 1);
+}
+
+#[test]
 fn what_is_elastic_is_divided_to_the_last_within_a_class() {
     // On a grid of fractions b would be left with something less than the half that there is for it.
     let mut wishes = steam(&[(1, 9.0, None), (1, 2.0, Some(0.2)), (1, 3.0, None)]);

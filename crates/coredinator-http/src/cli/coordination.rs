@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use coredinator_core::{Clock as _, SystemClock};
+use coredinator_core::{Clock as _, FieldError, SystemClock};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -141,16 +141,20 @@ pub async fn step(client: &Client, output: &Output, group: &GroupArgs) -> Result
 /// # Errors
 /// As [`Client::send`]; a file that cannot be read.
 pub async fn strategy(client: &Client, output: &Output, args: &SwitchArgs) -> Result<(), Failure> {
+    let mut group = args.group.clone();
     if args.name.is_some() || args.strategy_file.is_some() {
         let name = args.name.as_deref().unwrap_or_default();
         let (_, choice) = choice(name, &args.option, args.strategy_file.as_deref())?;
+        if group.is_none() && !args.all {
+            group = only_group(client).await?;
+        }
         let mut body = json!({ "conflict_resolution": choice });
-        if let Some(group) = &args.group {
+        if let Some(group) = &group {
             body["group"] = group.as_str().into();
         }
         client.send(Method::POST, "/coordination/strategy", Some(&body)).await?;
     }
-    let groups = groups(client, args.group.as_deref(), view::strategy_of).await?;
+    let groups = groups(client, group.as_deref(), view::strategy_of).await?;
     let names: Vec<&str> = groups.iter().map(|group| text(group, "group")).collect();
     let value = json!({ "groups": groups });
     output.data(&value, &names, |_| view::strategies(&groups))
@@ -176,9 +180,34 @@ pub async fn resources(client: &Client, output: &Output, args: &ResourcesArgs) -
     output.data(&value, &names, |_| view::resources(&groups))
 }
 
+/// The group that is meant where none is named: the only one there is. Of several none is: a switch stays, so whoever means all
+/// of them has to say so. Where there is none, the server says why.
+async fn only_group(client: &Client) -> Result<Option<String>, Failure> {
+    let status = client.get("/coordination/status").await?;
+    let names: Vec<&str> = list(&status, "groups").iter().map(|group| text(group, "group")).collect();
+    match names[..] {
+        [] => Ok(None),
+        [only] => Ok(Some(only.to_owned())),
+        _ => {
+            let message = format!("there are {} groups, and none is named: {}", names.len(), names.join(", "));
+            Err(Failure::new(ExitStatus::Usage, message)
+                .hint("say which by --group NAME, or by --all that all of them are meant"))
+        }
+    }
+}
+
 /// What is to be shown of one group, or of all.
 async fn groups(client: &Client, wanted: Option<&str>, show: fn(&Value) -> Value) -> Result<Vec<Value>, Failure> {
     let status = client.get("/coordination/status").await?;
-    let is_wanted = |group: &&Value| wanted.is_none_or(|wanted| text(group, "group") == wanted);
-    Ok(list(&status, "groups").iter().filter(is_wanted).map(show).collect())
+    let all = list(&status, "groups");
+    let Some(wanted) = wanted else { return Ok(all.iter().map(show).collect()) };
+    match all.iter().find(|group| text(group, "group") == wanted) {
+        Some(group) => Ok(vec![show(group)]),
+        None => {
+            let names: Vec<&str> = all.iter().map(|group| text(group, "group")).collect();
+            let error = FieldError::new("", format!("there is no group {wanted:?}")).with_nearest(wanted, &names);
+            let failure = Failure::new(ExitStatus::NotFound, error.detail);
+            Err(error.hint.into_iter().fold(failure, Failure::hint))
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Strategies talk to agents, with everything written down; and do so again from what was written down.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use coredinator_core::coordination::{
-    Agent, AgentId, Answer, Intention, Known, Limits, Negotiator, Offer, Party, Problem,
+    Agent, AgentId, Answer, Intention, Known, Limits, Negotiator, Offer, Party, Plan, Problem,
 };
 use futures_util::{StreamExt, stream};
 
@@ -108,7 +108,7 @@ impl Negotiator for CycleNegotiator {
         }
         let names = self.problem.resources().iter().map(|resource| resource.name.clone());
         let named: BTreeMap<String, f64> =
-            names.zip(prices.iter().copied().filter(|price| price.is_finite())).collect();
+            names.zip(prices.iter().copied()).filter(|(_, price)| price.is_finite()).collect();
         let parties: Vec<usize> = offers.iter().map(|offer| offer.party).collect();
         let mut words = vec![NegotiationWord::Silent; offers.len()];
         let mut asked = stream::iter(offers.into_iter().enumerate())
@@ -128,7 +128,7 @@ impl Negotiator for CycleNegotiator {
         let parties = parties.into_iter().zip(&words);
         let answers =
             parties.filter_map(|(party, word)| Some((self.problem.parties().get(party)?.id().clone(), word.clone())));
-        let said = NegotiationRound { round, prices: prices.to_vec(), answers: answers.collect() };
+        let said = NegotiationRound { round, prices: named, answers: answers.collect() };
         self.transcript.lock().unwrap_or_else(PoisonError::into_inner).push(said);
         words.into_iter().map(answer).collect()
     }
@@ -140,6 +140,39 @@ fn answer(word: NegotiationWord) -> Answer {
         NegotiationWord::Revises(intention) => Answer::Revises(Box::new(Intention::clone(&intention))),
         NegotiationWord::Silent => Answer::Silent,
     }
+}
+
+/// Has a plan that answers what agents revised tell of what they asked for first as well: whoever looks at the cycle sees that in
+/// its problem, and would wonder where the conflicts have gone, and why somebody got what it never asked for.
+pub(crate) fn tell_revised(plan: &mut Plan, first: &Problem, revisions: &[Arc<Intention>]) {
+    let known: BTreeSet<&str> = first.conflicts().iter().map(|conflict| conflict.id.as_str()).collect();
+    plan.conflicts.retain(|conflict| !known.contains(conflict.id.as_str()));
+    plan.conflicts.splice(0..0, first.conflicts().iter().cloned());
+    for revised in revisions {
+        let Some(at) = first.party(revised.agent_id.as_str()) else { continue };
+        let party = &first.parties()[at];
+        let other =
+            |asked: &Arc<Intention>| asked.options != revised.options || asked.disagreement != revised.disagreement;
+        // It may have come back to what it wanted all along.
+        if !party.intention.as_ref().is_some_and(other) {
+            continue;
+        }
+        plan.revisions.push(Arc::clone(revised));
+        let Some(decision) = plan.decisions.get_mut(at) else { continue };
+        let reason = &mut decision.reason;
+        if reason.code == "first_choice" {
+            "revised".clone_into(&mut reason.code);
+            "revised in negotiation: what it wanted in the end, in full".clone_into(&mut reason.text);
+        } else {
+            reason.text = format!("revised in negotiation; {}", reason.text);
+        }
+        let involved = first.conflicts().iter().filter(|conflict| conflict.parties.contains(party.id()));
+        let mut ids: Vec<String> = involved.map(|conflict| conflict.id.clone()).collect();
+        reason.conflict_ids.retain(|id| !ids.contains(id));
+        ids.append(&mut reason.conflict_ids);
+        reason.conflict_ids = ids;
+    }
+    plan.revisions.sort_by(|one, other| one.agent_id.cmp(&other.agent_id));
 }
 
 /// Remembers what agents revised, so that a strategy can be held to it.

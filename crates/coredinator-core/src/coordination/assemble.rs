@@ -82,6 +82,7 @@ pub fn assemble(problem: &Problem, resolution: &Resolution, header: &PlanHeader)
         prices: resolution.prices.as_deref().map(by_resource),
         payments: resolution.payments.as_deref().map(by_party),
         conflicts: problem.conflicts().to_vec(),
+        revisions: Vec::new(),
         objective,
         bound,
         gap: if scale > 0.0 { (bound - objective) / scale } else { 0.0 },

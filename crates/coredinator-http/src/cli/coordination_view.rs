@@ -149,9 +149,29 @@ pub fn cycle(record: &Value, wide: bool, now: Timestamp) -> String {
     for (agent, why) in record.get("agent_faults").and_then(Value::as_object).into_iter().flatten() {
         line("Agent:", paint(Colour::Yellow, &clean(&format!("{agent}: {}", why.as_str().unwrap_or_default()))));
     }
-    let rounds = list(record, "negotiation").len();
-    line("Negotiation:", if rounds > 0 { format!("{rounds} rounds") } else { String::new() });
+    let said = list(record, "negotiation").len() as u64;
+    line("Negotiation:", if said > 0 { plan_view::rounds(said) } else { String::new() });
+    for told in revised(record) {
+        line("Revised:", told);
+    }
     out
+}
+
+/// Who wanted something else in the end of a negotiation than at first: what at first, and what then.
+fn revised(record: &Value) -> impl Iterator<Item = String> {
+    let asked = record.get("problem").map_or(&[][..], |problem| list(problem, "intentions"));
+    let revisions = record.get("plan").map_or(&[][..], |plan| list(plan, "revisions"));
+    let wanted = |intention: &Value| match list(intention, "options") {
+        [] => NONE.to_owned(),
+        [only] => plan_view::option(only),
+        [first, others @ ..] => format!("{} (or {} other)", plan_view::option(first), others.len()),
+    };
+    revisions.iter().map(move |revision| {
+        let id = text(revision, "agent_id");
+        let first = asked.iter().find(|intention| text(intention, "agent_id") == id);
+        let first = first.map_or_else(|| NONE.to_owned(), wanted);
+        format!("{} from {first} to {}", clean(id), wanted(revision))
+    })
 }
 
 /// What a decision grants: the option, what of it, and at which values.
@@ -365,6 +385,21 @@ CYCLE  BEGAN   STRATEGY     STATUS    ACTIVE  CONFLICTS  OBJECTIVE    GAP  TOOK 
             "Agent:          b: HTTP 500",
             "Unacknowledged: c",
         ] {
+            assert!(told.lines().any(|found| found == line), "{line}\n{told}");
+        }
+    }
+
+    #[test]
+    fn what_was_revised_in_negotiation() {
+        let wants = |options: Value| json!({"agent_id": "dryer", "options": options});
+        let (run, slow) =
+            (json!({"id": "run", "demands": {"steam": 6}}), json!({"id": "slow", "demands": {"steam": 2}}));
+        let record = json!({"group": "default", "cycle": 41, "problem": {"intentions": [wants(json!([run.clone(), slow.clone()]))]},
+            "plan": {"revisions": [wants(json!([slow]))]}, "negotiation": [{"round": 1}]});
+        let told = finish(&cycle(&record, false, now()), false);
+        for line in
+            ["Negotiation:    1 round", "Revised:        dryer from run (steam 6) (or 1 other) to slow (steam 2)"]
+        {
             assert!(told.lines().any(|found| found == line), "{line}\n{told}");
         }
     }

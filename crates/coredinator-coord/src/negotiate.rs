@@ -54,12 +54,21 @@ impl CycleNegotiator {
         NegotiationWord::Silent
     }
 
-    async fn put(&self, round: u32, prices: &BTreeMap<String, f64>, offer: Offer) -> NegotiationWord {
-        let Some(party) = self.problem.parties().get(offer.party) else { return NegotiationWord::Silent };
+    /// Nothing came of an offer in time.
+    fn late(&self, agent: &AgentId) -> NegotiationWord {
+        self.useless(agent, "it did not answer in time")
+    }
+
+    /// Who an offer is for, if that is one who can be asked.
+    fn asked(&self, party: usize) -> Option<&Party> {
+        let party = self.problem.parties().get(party)?;
         let agent = &party.agent;
-        if !agent.negotiates || agent.endpoint.is_none() || party.intention.is_none() {
-            return NegotiationWord::Silent;
-        }
+        (agent.negotiates && agent.endpoint.is_some() && party.intention.is_some()).then_some(party)
+    }
+
+    async fn put(&self, round: u32, prices: &BTreeMap<String, f64>, offer: Offer) -> NegotiationWord {
+        let Some(party) = self.asked(offer.party) else { return NegotiationWord::Silent };
+        let agent = &party.agent;
         let involved = |conflict: &&coredinator_core::coordination::Conflict| conflict.parties.contains(party.id());
         let request = NegotiationRequest {
             group: Arc::clone(&self.group),
@@ -74,10 +83,13 @@ impl CycleNegotiator {
         let answer = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return self.useless(party.id(), format_args!("it {error}")),
-            Err(_) => return NegotiationWord::Silent,
+            Err(_) => return self.late(party.id()),
         };
-        let Some(intention) = answer.intention.filter(|_| !answer.accept) else {
-            return if answer.accept { NegotiationWord::Accepts } else { NegotiationWord::Silent };
+        if answer.accept {
+            return NegotiationWord::Accepts;
+        }
+        let Some(intention) = answer.intention else {
+            return self.useless(party.id(), "it neither accepted nor said what it wants");
         };
         match self.wrong(agent, &intention) {
             Some(wrong) => self.useless(party.id(), wrong),
@@ -110,7 +122,7 @@ impl Negotiator for CycleNegotiator {
         let named: BTreeMap<String, f64> =
             names.zip(prices.iter().copied()).filter(|(_, price)| price.is_finite()).collect();
         let parties: Vec<usize> = offers.iter().map(|offer| offer.party).collect();
-        let mut words = vec![NegotiationWord::Silent; offers.len()];
+        let mut words = vec![None; offers.len()];
         let mut asked = stream::iter(offers.into_iter().enumerate())
             .map(|(at, offer)| {
                 let put = self.put(round, &named, offer);
@@ -119,12 +131,15 @@ impl Negotiator for CycleNegotiator {
             .buffer_unordered(CONCURRENCY);
         let hear = async {
             while let Some((at, word)) = asked.next().await {
-                words[at] = word;
+                words[at] = Some(word);
             }
         };
         // More agents than are asked side by side share one round's time.
         let _ = tokio::time::timeout(self.patience, hear).await;
         drop(asked);
+        let unheard = |party: usize| self.asked(party).map_or(NegotiationWord::Silent, |party| self.late(party.id()));
+        let heard = words.into_iter().zip(&parties);
+        let words: Vec<NegotiationWord> = heard.map(|(word, &party)| word.unwrap_or_else(|| unheard(party))).collect();
         let parties = parties.into_iter().zip(&words);
         let answers =
             parties.filter_map(|(party, word)| Some((self.problem.parties().get(party)?.id().clone(), word.clone())));

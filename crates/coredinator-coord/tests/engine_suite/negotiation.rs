@@ -4,7 +4,7 @@ use coredinator_coord::{Coordinator, CycleRecord, EventKind, Replayed, Strategie
 use coredinator_core::coordination::DecisionOutcome;
 use serde_json::json;
 
-use crate::support::{Manner, Plant, agent, steam, wants};
+use crate::support::{Manner, Plant, agent, id, steam, wants};
 
 /// An engine whose agents a and b negotiate, and cannot both have what they want first.
 async fn contended(plant: &Plant, manners: [Manner; 2]) -> Coordinator {
@@ -75,5 +75,31 @@ async fn a_negotiation_in_which_nobody_revises_changes_no_word() {
     let plan = record.plan.as_ref().unwrap();
     assert!(!record.negotiation.is_empty() && plan.revisions.is_empty() && record.agent_faults.is_empty());
     assert!(plan.decisions.iter().all(|decision| !decision.reason.text.contains("revised")), "{plan:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_does_not_answer_an_offer_is_told_of() {
+    let section = json!({"conflict_resolution": "consensus", "negotiate": 0.00001, "distribute": 0.00001});
+    let plant = Plant::new(section);
+    let dies = Manner::Dies(wants("b", 1, &[("run", 6.0, 1.0)]));
+    let engine = contended(&plant, [Manner::Answers(wants("a", 1, &[("run", 6.0, 2.0)])), dies]).await;
+    let record = engine.step("default").await.unwrap();
+    assert_eq!(record.agent_faults, [(id("b"), "to an offer, it did not answer in time".to_owned())].into());
+    assert_eq!(engine.status().groups[0].stats.agent_faults, 1);
+    assert_eq!(steam(&record), [("a".into(), 6.0), ("b".into(), 0.0)].into());
+    let told = engine.decision("b", None, std::time::Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(told.fault.as_ref(), record.agent_faults.get(&id("b")));
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_neither_is_told_of() {
+    let plant = Plant::new(json!({"conflict_resolution": "consensus"}));
+    let mumbles = Manner::Mumbles(wants("b", 1, &[("run", 6.0, 1.0)]));
+    let engine = contended(&plant, [Manner::Answers(wants("a", 1, &[("run", 6.0, 2.0)])), mumbles]).await;
+    let record = engine.step("default").await.unwrap();
+    let told = "to an offer, it neither accepted nor said what it wants";
+    assert_eq!(record.agent_faults, [(id("b"), told.to_owned())].into());
     engine.shutdown().await;
 }

@@ -108,7 +108,13 @@ fn well_formed(problem: &Problem, resolution: &Resolution) -> Result<(), String>
             Pick::Nothing => party.presence != Presence::Holding,
         };
         if !refers {
-            return Err(format!("the choice {pick:?} for {} is none that it has", party.id()));
+            let told = match *pick {
+                Pick::Held => "what it holds".to_owned(),
+                Pick::Option { candidate, fraction } => format!("{fraction} of candidate {candidate}"),
+                Pick::Fallback => "its fallback".to_owned(),
+                Pick::Nothing => "nothing".to_owned(),
+            };
+            return Err(format!("the choice for {}, {told}, is none that it has", party.id()));
         }
     }
     let lists = [(&resolution.prices, problem.resources().len()), (&resolution.payments, parties.len())];

@@ -268,7 +268,7 @@ impl Driver {
         agent: &AgentId,
         answer: Result<coredinator_core::coordination::Intention, TransportError>,
     ) -> Option<String> {
-        let intention = match answer {
+        let mut intention = match answer {
             Ok(intention) => intention,
             Err(error) => return Some(format!("it {error}")),
         };
@@ -281,9 +281,8 @@ impl Driver {
         let known = Known { resources: &resources, variables: &variables };
         let errors = asked.check_intention(&intention, known, &limits);
         let fault = errors.first().map(ToString::to_string);
-        if intention.options.len() > limits.options {
-            return fault;
-        }
+        // What is more than anybody may send is not kept; one too many is as wrong.
+        intention.options.truncate(limits.options + 1);
         let mut book = self.engine.book();
         match book.intend(Arc::new(intention), self.engine.now()) {
             Err(CoordError::Stale { .. }) => {

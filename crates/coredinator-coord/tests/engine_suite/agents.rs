@@ -35,6 +35,8 @@ async fn a_silent_agent_keeps_what_it_holds_until_its_ttl_ends() {
     tokio::time::advance(Duration::from_secs(4000)).await;
     let third = engine.step("default").await.unwrap();
     assert_eq!(steam(&third), [("a".into(), 0.0), ("b".into(), 6.0)].into());
+    let why = &third.plan.as_ref().unwrap().decision("a").unwrap().reason.text;
+    assert!(why.ends_with("; it has nothing reserved any more"), "{why}");
 
     plant.fakes.set("a", Manner::Answers(wants("a", 2, &[("run", 3.0, 1.0)])));
     let fourth = engine.step("default").await.unwrap();
@@ -66,6 +68,27 @@ async fn garbage_costs_only_who_sent_it_and_it_is_told() {
     let why = &told.decision.reason.text;
     assert!(why.starts_with("it answered with what is not understood: NaN; "), "{why}");
     assert!(told.fault.as_deref().is_some_and(|fault| fault.contains("NaN")), "{told:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_too_many_options_are_no_silence() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    engine.register(agent(json!({"agent_id": "a", "endpoint": "http://a:1"}))).await.unwrap();
+    let mut many = wants("a", 1, &[("run", 1.0, 1.0)]);
+    many.options = (0..30_000)
+        .map(|at| coredinator_core::coordination::ActionOption { id: format!("o{at}"), ..many.options[0].clone() })
+        .collect();
+    plant.fakes.set("a", Manner::Answers(many));
+    let record = engine.step("default").await.unwrap();
+    let reason = &record.plan.as_ref().unwrap().decision("a").unwrap().reason;
+    let fault = "/options: must be 1 to 1000 options, but are 30000";
+    assert_eq!((reason.code.as_str(), &record.agent_faults[&id("a")]), ("invalid_intention", &fault.to_owned()));
+    assert_eq!(reason.text, format!("its intention cannot be used: {fault}"));
+    assert!(record.problem.intentions[0].options.len() < 1100, "not all of it is kept");
+    let written: CycleRecord = serde_json::from_str(&serde_json::to_string(&*record).unwrap()).unwrap();
+    assert_eq!(replay(&written, &Strategies::builtin()).await.unwrap(), Replayed::Same);
     engine.shutdown().await;
 }
 
@@ -190,7 +213,7 @@ async fn an_agent_whose_service_cannot_act_is_silent() {
     let decision = |name: &str| record.plan.as_ref().unwrap().decision(name).unwrap();
     assert_eq!(decision("b").outcome, DecisionOutcome::Defaulted);
     // Each is told what is the matter with it.
-    assert_eq!(decision("b").reason.text, "its service stopped cannot act; it has nothing reserved any more");
+    assert_eq!(decision("b").reason.text, "its service stopped cannot act; nothing is reserved for it");
     assert_eq!(record.agent_faults[&id("b")], "its service stopped cannot act");
     assert_eq!(record.agent_faults[&id("c")], "it has not said what it wants");
     let written: CycleRecord = serde_json::from_str(&serde_json::to_string(&*record).unwrap()).unwrap();

@@ -290,6 +290,8 @@ capacity:steam  resource_contention       0.2  12 of 10  a, b
         made["payments"] = json!({"a": 5.0});
         made["prices"] = json!({"steam": 3.3333333});
         made["shed"] = json!(["b"]);
+        made["rounds"] = json!(1);
+        assert!(finish(&plan(&made, None, false), false).contains("(gap 25%), 1 round, 0.4ms"));
         made["rounds"] = json!(30);
         made["converged"] = json!(false);
         let text = finish(&plan(&made, Some(&problem), true), false);

@@ -35,8 +35,6 @@ async fn a_silent_agent_keeps_what_it_holds_until_its_ttl_ends() {
     tokio::time::advance(Duration::from_secs(4000)).await;
     let third = engine.step("default").await.unwrap();
     assert_eq!(steam(&third), [("a".into(), 0.0), ("b".into(), 6.0)].into());
-    let why = &third.plan.as_ref().unwrap().decision("a").unwrap().reason.text;
-    assert!(why.ends_with("; it has nothing reserved any more"), "{why}");
 
     plant.fakes.set("a", Manner::Answers(wants("a", 2, &[("run", 3.0, 1.0)])));
     let fourth = engine.step("default").await.unwrap();
@@ -68,6 +66,31 @@ async fn garbage_costs_only_who_sent_it_and_it_is_told() {
     let why = &told.decision.reason.text;
     assert!(why.starts_with("it answered with what is not understood: NaN; "), "{why}");
     assert!(told.fault.as_deref().is_some_and(|fault| fault.contains("NaN")), "{told:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_said_anything_is_waited_for_once() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    for name in ["a", "mute"] {
+        engine.register(agent(json!({"agent_id": name, "ttl_seconds": 100_000}))).await.unwrap();
+    }
+    engine.intend(wants("a", 1, &[("run", 6.0, 1.0)])).unwrap();
+    // The cycle waits 0.4 of an hour at most.
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let begun = tokio::time::Instant::now();
+        let record = engine.step("default").await.unwrap();
+        assert_eq!(steam(&record)["a"], 6.0);
+        assert_eq!(record.agent_faults, [(id("mute"), "it has not said what it wants".to_owned())].into());
+        took.push(begun.elapsed().as_secs() > 1000);
+    }
+    assert_eq!(took, [true, false, false]);
+    // It is heard whenever it speaks, and waited for from then on.
+    engine.intend(wants("mute", 1, &[("run", 4.0, 1.0)])).unwrap();
+    let record = engine.step("default").await.unwrap();
+    assert_eq!((steam(&record)["mute"], record.agent_faults.len()), (4.0, 0));
     engine.shutdown().await;
 }
 

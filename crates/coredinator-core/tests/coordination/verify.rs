@@ -348,6 +348,21 @@ fn what_is_wrong_is_said_for_people() {
 }
 
 #[test]
+fn who_never_had_anything_is_not_told_that_it_has_nothing_any_more() {
+    let why = |holdings: Value| {
+        let document = json!({"resources": [{"name": "steam", "capacity": 10}], "holdings": holdings,
+            "agents": [{"agent_id": "a", "fallback": "release"}]});
+        let problem = Problem::new(serde_json::from_value(document).unwrap()).unwrap();
+        written(&problem, &greedy(&problem)).decisions[0].reason.text.clone()
+    };
+    let held =
+        |grant: Value| json!([{"agent_id": "a", "cycle": 1, "reserved": false, "fraction": 1.0, "grant": grant}]);
+    assert_eq!(why(json!([])), "it is silent; nothing is reserved for it");
+    assert_eq!(why(held(json!({}))), "it is silent; nothing is reserved for it");
+    assert_eq!(why(held(json!({"steam": 2.0}))), "it is silent; it has nothing reserved any more");
+}
+
+#[test]
 fn a_value_that_somebody_cannot_live_with_is_refused() {
     let mut tried = 0;
     for seed in 0..400 {

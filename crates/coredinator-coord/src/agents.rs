@@ -78,6 +78,8 @@ pub(crate) struct Asked {
     pub(crate) pull: Vec<Arc<Agent>>,
     /// Those that come by themselves, live, and have not said what they want.
     pub(crate) awaited: BTreeSet<AgentId>,
+    /// Those of them who have been waited for in vain, and never said anything: whether they ever will, nobody knows.
+    pub(crate) quiet: BTreeSet<AgentId>,
 }
 
 #[derive(Debug)]
@@ -260,7 +262,9 @@ impl Book {
                 let list = if entry.state == AgentState::Silent { &mut last } else { &mut asked.pull };
                 list.push(Arc::clone(&entry.agent));
             } else if entry.lives(now) && !entry.stands(cycle, now) {
-                asked.awaited.insert(id.clone());
+                let in_vain = entry.state == AgentState::Silent && entry.intention.is_none();
+                let list = if in_vain { &mut asked.quiet } else { &mut asked.awaited };
+                list.insert(id.clone());
             }
         }
         asked.pull.append(&mut last);

@@ -259,6 +259,17 @@ impl Coordinator {
         self.engine.book().view(id, Instant::now())
     }
 
+    /// What is wrong with what an agent may want to say it wants; nothing comes of asking.
+    ///
+    /// # Errors
+    /// [`CoordError::UnknownAgent`].
+    pub fn check_intention(&self, intention: &Intention) -> Result<Vec<coredinator_core::FieldError>, CoordError> {
+        let agent = Arc::clone(self.engine.book().agent(intention.agent_id.as_str())?);
+        let (resources, variables) = self.engine.group(&agent.group)?.subjects();
+        let known = Known { resources: &resources, variables: &variables };
+        Ok(agent.check_intention(intention, known, &Limits::default()))
+    }
+
     /// Takes what an agent wants from now on, and with it that it knows what it was last told. It stands for the next cycle
     /// and those after, until the agent says otherwise, its time to live ends, or `valid_until_cycle` has passed.
     ///
@@ -268,14 +279,12 @@ impl Coordinator {
     pub fn intend(&self, intention: Intention) -> Result<Accepted, CoordError> {
         let engine = &self.engine;
         let id = intention.agent_id.clone();
-        let agent = Arc::clone(engine.book().agent(id.as_str())?);
-        let group = engine.group(&agent.group)?;
-        let (resources, variables) = group.subjects();
-        let known = Known { resources: &resources, variables: &variables };
-        let errors = agent.check_intention(&intention, known, &Limits::default());
+        let errors = self.check_intention(&intention)?;
         if !errors.is_empty() {
             return Err(CoordError::Invalid(errors));
         }
+        let agent = Arc::clone(engine.book().agent(id.as_str())?);
+        let group = engine.group(&agent.group)?;
         let cycle = group.open_cycle();
         if let Some(last) = intention.valid_until_cycle.filter(|&last| last < cycle) {
             // As with one that is stale, there is somebody who says it.

@@ -29,6 +29,8 @@ use crate::{
     transport::{Ask, DecisionMessage, TransportError},
 };
 
+/// What is told of one that comes by itself, and did not.
+const UNSAID: &str = "it has not said what it wants";
 /// How many agents are asked or told side by side.
 const CONCURRENCY: usize = 1024;
 
@@ -228,7 +230,7 @@ impl Driver {
                 () = &mut deadline => {
                     faults.extend(cycle.waiting().map(|agent| {
                         let asked = !comes_by_itself.contains(agent);
-                        let fault = if asked { "it did not answer in time" } else { "it has not said what it wants" };
+                        let fault = if asked { "it did not answer in time" } else { UNSAID };
                         (agent.clone(), fault.to_owned())
                     }));
                     Input::TimeUp
@@ -247,7 +249,10 @@ impl Driver {
         group.stop_listening();
         let mut book = engine.book();
         let participants = book.close(&group.name, number, Instant::now(), &usable);
-        for agent in participants.iter().map(|participant| &participant.agent) {
+        for Participant { agent, intention, .. } in &participants {
+            if intention.is_none() && asked.quiet.contains(&agent.agent_id) {
+                faults.insert(agent.agent_id.clone(), UNSAID.to_owned());
+            }
             // Whatever else is missed of it, this is why.
             if let Some(service) = &agent.service
                 && let Some(trouble) = engine.services.trouble(service)
@@ -268,7 +273,7 @@ impl Driver {
         agent: &AgentId,
         answer: Result<coredinator_core::coordination::Intention, TransportError>,
     ) -> Option<String> {
-        let intention = match answer {
+        let mut intention = match answer {
             Ok(intention) => intention,
             Err(error) => return Some(format!("it {error}")),
         };
@@ -281,9 +286,8 @@ impl Driver {
         let known = Known { resources: &resources, variables: &variables };
         let errors = asked.check_intention(&intention, known, &limits);
         let fault = errors.first().map(ToString::to_string);
-        if intention.options.len() > limits.options {
-            return fault;
-        }
+        // What is more than anybody may send is not kept; one too many is as wrong.
+        intention.options.truncate(limits.options + 1);
         let mut book = self.engine.book();
         match book.intend(Arc::new(intention), self.engine.now()) {
             Err(CoordError::Stale { .. }) => {

@@ -1,7 +1,7 @@
 //! Strategies talk to agents, with everything written down; and do so again from what was written down.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use coredinator_core::coordination::{
-    Agent, AgentId, Answer, Intention, Known, Limits, Negotiator, Offer, Party, Problem,
+    Agent, AgentId, Answer, Intention, Known, Limits, Negotiator, Offer, Party, Plan, Problem,
 };
 use futures_util::{StreamExt, stream};
 
@@ -54,12 +54,21 @@ impl CycleNegotiator {
         NegotiationWord::Silent
     }
 
-    async fn put(&self, round: u32, prices: &BTreeMap<String, f64>, offer: Offer) -> NegotiationWord {
-        let Some(party) = self.problem.parties().get(offer.party) else { return NegotiationWord::Silent };
+    /// Nothing came of an offer in time.
+    fn late(&self, agent: &AgentId) -> NegotiationWord {
+        self.useless(agent, "it did not answer in time")
+    }
+
+    /// Who an offer is for, if that is one who can be asked.
+    fn asked(&self, party: usize) -> Option<&Party> {
+        let party = self.problem.parties().get(party)?;
         let agent = &party.agent;
-        if !agent.negotiates || agent.endpoint.is_none() || party.intention.is_none() {
-            return NegotiationWord::Silent;
-        }
+        (agent.negotiates && agent.endpoint.is_some() && party.intention.is_some()).then_some(party)
+    }
+
+    async fn put(&self, round: u32, prices: &BTreeMap<String, f64>, offer: Offer) -> NegotiationWord {
+        let Some(party) = self.asked(offer.party) else { return NegotiationWord::Silent };
+        let agent = &party.agent;
         let involved = |conflict: &&coredinator_core::coordination::Conflict| conflict.parties.contains(party.id());
         let request = NegotiationRequest {
             group: Arc::clone(&self.group),
@@ -74,10 +83,13 @@ impl CycleNegotiator {
         let answer = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return self.useless(party.id(), format_args!("it {error}")),
-            Err(_) => return NegotiationWord::Silent,
+            Err(_) => return self.late(party.id()),
         };
-        let Some(intention) = answer.intention.filter(|_| !answer.accept) else {
-            return if answer.accept { NegotiationWord::Accepts } else { NegotiationWord::Silent };
+        if answer.accept {
+            return NegotiationWord::Accepts;
+        }
+        let Some(intention) = answer.intention else {
+            return self.useless(party.id(), "it neither accepted nor said what it wants");
         };
         match self.wrong(agent, &intention) {
             Some(wrong) => self.useless(party.id(), wrong),
@@ -108,9 +120,9 @@ impl Negotiator for CycleNegotiator {
         }
         let names = self.problem.resources().iter().map(|resource| resource.name.clone());
         let named: BTreeMap<String, f64> =
-            names.zip(prices.iter().copied().filter(|price| price.is_finite())).collect();
+            names.zip(prices.iter().copied()).filter(|(_, price)| price.is_finite()).collect();
         let parties: Vec<usize> = offers.iter().map(|offer| offer.party).collect();
-        let mut words = vec![NegotiationWord::Silent; offers.len()];
+        let mut words = vec![None; offers.len()];
         let mut asked = stream::iter(offers.into_iter().enumerate())
             .map(|(at, offer)| {
                 let put = self.put(round, &named, offer);
@@ -119,16 +131,19 @@ impl Negotiator for CycleNegotiator {
             .buffer_unordered(CONCURRENCY);
         let hear = async {
             while let Some((at, word)) = asked.next().await {
-                words[at] = word;
+                words[at] = Some(word);
             }
         };
         // More agents than are asked side by side share one round's time.
         let _ = tokio::time::timeout(self.patience, hear).await;
         drop(asked);
+        let unheard = |party: usize| self.asked(party).map_or(NegotiationWord::Silent, |party| self.late(party.id()));
+        let heard = words.into_iter().zip(&parties);
+        let words: Vec<NegotiationWord> = heard.map(|(word, &party)| word.unwrap_or_else(|| unheard(party))).collect();
         let parties = parties.into_iter().zip(&words);
         let answers =
             parties.filter_map(|(party, word)| Some((self.problem.parties().get(party)?.id().clone(), word.clone())));
-        let said = NegotiationRound { round, prices: prices.to_vec(), answers: answers.collect() };
+        let said = NegotiationRound { round, prices: named, answers: answers.collect() };
         self.transcript.lock().unwrap_or_else(PoisonError::into_inner).push(said);
         words.into_iter().map(answer).collect()
     }
@@ -140,6 +155,39 @@ fn answer(word: NegotiationWord) -> Answer {
         NegotiationWord::Revises(intention) => Answer::Revises(Box::new(Intention::clone(&intention))),
         NegotiationWord::Silent => Answer::Silent,
     }
+}
+
+/// Has a plan that answers what agents revised tell of what they asked for first as well: whoever looks at the cycle sees that in
+/// its problem, and would wonder where the conflicts have gone, and why somebody got what it never asked for.
+pub(crate) fn tell_revised(plan: &mut Plan, first: &Problem, revisions: &[Arc<Intention>]) {
+    let known: BTreeSet<&str> = first.conflicts().iter().map(|conflict| conflict.id.as_str()).collect();
+    plan.conflicts.retain(|conflict| !known.contains(conflict.id.as_str()));
+    plan.conflicts.splice(0..0, first.conflicts().iter().cloned());
+    for revised in revisions {
+        let Some(at) = first.party(revised.agent_id.as_str()) else { continue };
+        let party = &first.parties()[at];
+        let other =
+            |asked: &Arc<Intention>| asked.options != revised.options || asked.disagreement != revised.disagreement;
+        // It may have come back to what it wanted all along.
+        if !party.intention.as_ref().is_some_and(other) {
+            continue;
+        }
+        plan.revisions.push(Arc::clone(revised));
+        let Some(decision) = plan.decisions.get_mut(at) else { continue };
+        let reason = &mut decision.reason;
+        if reason.code == "first_choice" {
+            "revised".clone_into(&mut reason.code);
+            "revised in negotiation: what it wanted in the end, in full".clone_into(&mut reason.text);
+        } else {
+            reason.text = format!("revised in negotiation; {}", reason.text);
+        }
+        let involved = first.conflicts().iter().filter(|conflict| conflict.parties.contains(party.id()));
+        let mut ids: Vec<String> = involved.map(|conflict| conflict.id.clone()).collect();
+        reason.conflict_ids.retain(|id| !ids.contains(id));
+        ids.append(&mut reason.conflict_ids);
+        reason.conflict_ids = ids;
+    }
+    plan.revisions.sort_by(|one, other| one.agent_id.cmp(&other.agent_id));
 }
 
 /// Remembers what agents revised, so that a strategy can be held to it.

@@ -89,9 +89,9 @@ pub struct StrategyFault {
 pub struct NegotiationRound {
     /// The round, counted by the strategy.
     pub round: u32,
-    /// The price of each resource, in the order of their names; empty: the strategy does not reckon in prices.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub prices: Vec<f64>,
+    /// The price of each resource; empty: the strategy does not reckon in prices.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub prices: BTreeMap<String, f64>,
     /// What those said who were asked.
     pub answers: BTreeMap<AgentId, NegotiationWord>,
 }
@@ -184,7 +184,7 @@ pub struct CycleSummary {
     pub agents: usize,
     /// How many of them took part.
     pub active: usize,
-    /// How many conflicts their first choices had.
+    /// How many conflicts the plan tells of: those of their first choices.
     pub conflicts: usize,
     /// The sum of weight times utility.
     pub objective: f64,
@@ -236,7 +236,9 @@ impl CycleRecord {
     /// About how many bytes it keeps in memory.
     pub(crate) fn weight(&self) -> usize {
         let option = 200;
-        let options: usize = self.problem.intentions.iter().map(|intention| intention.options.len()).sum();
+        let revised = self.plan.iter().flat_map(|plan| &plan.revisions);
+        let intentions = self.problem.intentions.iter().chain(revised);
+        let options: usize = intentions.map(|intention| intention.options.len()).sum();
         let said: usize = self.negotiation.iter().map(|round| round.answers.len()).sum();
         let conflicts: usize =
             self.plan.iter().flat_map(|plan| &plan.conflicts).map(|conflict| 200 + 48 * conflict.parties.len()).sum();

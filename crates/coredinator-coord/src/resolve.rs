@@ -21,7 +21,7 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     CoordError,
-    negotiate::Witness,
+    negotiate::{Witness, tell_revised},
     record::{DecidedBy, FaultKind, StrategyFault},
     strategies::PriorityBased,
 };
@@ -233,6 +233,7 @@ impl Attempt {
 fn plan(problem: &Problem, resolution: &Resolution, header: &PlanHeader) -> Result<Plan, (FaultKind, Vec<String>)> {
     let planned = catch_unwind(AssertUnwindSafe(|| {
         let revised;
+        let first = problem;
         let problem = if resolution.revisions.is_empty() {
             problem
         } else {
@@ -245,6 +246,9 @@ fn plan(problem: &Problem, resolution: &Resolution, header: &PlanHeader) -> Resu
         let mut plan = assemble(problem, resolution, header).map_err(|wrong| (FaultKind::IllFormed, vec![wrong]))?;
         verify(problem, &plan).map_err(|wrong| (FaultKind::Infeasible, wrong))?;
         plan.verified = true;
+        if !resolution.revisions.is_empty() {
+            tell_revised(&mut plan, first, &resolution.revisions);
+        }
         Ok(plan)
     }));
     planned.unwrap_or_else(|panic| Err((FaultKind::IllFormed, vec![told(&*panic)])))

@@ -6,6 +6,8 @@ mod agents;
 mod cycles;
 #[path = "engine_suite/durability.rs"]
 mod durability;
+#[path = "engine_suite/negotiation.rs"]
+mod negotiation;
 #[path = "engine_suite/reconfigure.rs"]
 mod reconfigure;
 #[path = "engine_suite/strategies.rs"]

@@ -69,6 +69,52 @@ async fn garbage_costs_only_who_sent_it_and_it_is_told() {
     engine.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_never_said_anything_is_waited_for_once() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    for name in ["a", "mute"] {
+        engine.register(agent(json!({"agent_id": name, "ttl_seconds": 100_000}))).await.unwrap();
+    }
+    engine.intend(wants("a", 1, &[("run", 6.0, 1.0)])).unwrap();
+    // The cycle waits 0.4 of an hour at most.
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let begun = tokio::time::Instant::now();
+        let record = engine.step("default").await.unwrap();
+        assert_eq!(steam(&record)["a"], 6.0);
+        assert_eq!(record.agent_faults, [(id("mute"), "it has not said what it wants".to_owned())].into());
+        took.push(begun.elapsed().as_secs() > 1000);
+    }
+    assert_eq!(took, [true, false, false]);
+    // It is heard whenever it speaks, and waited for from then on.
+    engine.intend(wants("mute", 1, &[("run", 4.0, 1.0)])).unwrap();
+    let record = engine.step("default").await.unwrap();
+    assert_eq!((steam(&record)["mute"], record.agent_faults.len()), (4.0, 0));
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_too_many_options_are_no_silence() {
+    let plant = Plant::new(json!({}));
+    let engine = plant.start().await;
+    engine.register(agent(json!({"agent_id": "a", "endpoint": "http://a:1"}))).await.unwrap();
+    let mut many = wants("a", 1, &[("run", 1.0, 1.0)]);
+    many.options = (0..30_000)
+        .map(|at| coredinator_core::coordination::ActionOption { id: format!("o{at}"), ..many.options[0].clone() })
+        .collect();
+    plant.fakes.set("a", Manner::Answers(many));
+    let record = engine.step("default").await.unwrap();
+    let reason = &record.plan.as_ref().unwrap().decision("a").unwrap().reason;
+    let fault = "/options: must be 1 to 1000 options, but are 30000";
+    assert_eq!((reason.code.as_str(), &record.agent_faults[&id("a")]), ("invalid_intention", &fault.to_owned()));
+    assert_eq!(reason.text, format!("its intention cannot be used: {fault}"));
+    assert!(record.problem.intentions[0].options.len() < 1100, "not all of it is kept");
+    let written: CycleRecord = serde_json::from_str(&serde_json::to_string(&*record).unwrap()).unwrap();
+    assert_eq!(replay(&written, &Strategies::builtin()).await.unwrap(), Replayed::Same);
+    engine.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_lie_that_is_pushed_is_refused_and_what_was_said_before_stands() {
     let plant = Plant::new(json!({"collect": 0.0001}));
@@ -190,7 +236,7 @@ async fn an_agent_whose_service_cannot_act_is_silent() {
     let decision = |name: &str| record.plan.as_ref().unwrap().decision(name).unwrap();
     assert_eq!(decision("b").outcome, DecisionOutcome::Defaulted);
     // Each is told what is the matter with it.
-    assert_eq!(decision("b").reason.text, "its service stopped cannot act; it has nothing reserved any more");
+    assert_eq!(decision("b").reason.text, "its service stopped cannot act; nothing is reserved for it");
     assert_eq!(record.agent_faults[&id("b")], "its service stopped cannot act");
     assert_eq!(record.agent_faults[&id("c")], "it has not said what it wants");
     let written: CycleRecord = serde_json::from_str(&serde_json::to_string(&*record).unwrap()).unwrap();

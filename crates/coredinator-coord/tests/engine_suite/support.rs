@@ -58,6 +58,10 @@ pub(crate) enum Manner {
     Dies(Intention),
     /// It answers with this, and offers with what is no answer.
     Babbles(Intention),
+    /// Wants the first, and answers every offer with the second.
+    Revises(Intention, Intention),
+    /// Wants this, and answers offers with nothing that is an answer.
+    Mumbles(Intention),
 }
 
 /// Agents in this process.
@@ -82,7 +86,11 @@ impl Fakes {
 impl AgentTransport for Fakes {
     async fn intention(&self, agent: &Agent, _: &Ask) -> Result<Intention, TransportError> {
         match self.manner(agent) {
-            Manner::Answers(intention) | Manner::Dies(intention) | Manner::Babbles(intention) => Ok(intention),
+            Manner::Answers(intention)
+            | Manner::Dies(intention)
+            | Manner::Babbles(intention)
+            | Manner::Mumbles(intention)
+            | Manner::Revises(intention, _) => Ok(intention),
             Manner::Silent => std::future::pending().await,
             Manner::Garbage => Err(TransportError::Garbage("NaN".to_owned())),
         }
@@ -90,7 +98,7 @@ impl AgentTransport for Fakes {
 
     async fn decision(&self, agent: &Agent, message: &DecisionMessage) -> Result<(), TransportError> {
         match self.manner(agent) {
-            Manner::Answers(_) | Manner::Babbles(_) | Manner::Garbage => {
+            Manner::Answers(_) | Manner::Babbles(_) | Manner::Mumbles(_) | Manner::Revises(..) | Manner::Garbage => {
                 self.told.lock().unwrap().push(message.clone());
                 Ok(())
             }
@@ -101,6 +109,8 @@ impl AgentTransport for Fakes {
     async fn negotiate(&self, agent: &Agent, _: &NegotiationRequest) -> Result<NegotiationAnswer, TransportError> {
         match self.manner(agent) {
             Manner::Answers(_) => Ok(NegotiationAnswer { accept: true, intention: None }),
+            Manner::Mumbles(_) => Ok(NegotiationAnswer::default()),
+            Manner::Revises(_, revised) => Ok(NegotiationAnswer { accept: false, intention: Some(revised) }),
             Manner::Babbles(_) | Manner::Garbage => Err(TransportError::Garbage("NaN".to_owned())),
             Manner::Silent | Manner::Dies(_) => std::future::pending().await,
         }

@@ -82,6 +82,7 @@ pub fn assemble(problem: &Problem, resolution: &Resolution, header: &PlanHeader)
         prices: resolution.prices.as_deref().map(by_resource),
         payments: resolution.payments.as_deref().map(by_party),
         conflicts: problem.conflicts().to_vec(),
+        revisions: Vec::new(),
         objective,
         bound,
         gap: if scale > 0.0 { (bound - objective) / scale } else { 0.0 },
@@ -107,7 +108,13 @@ fn well_formed(problem: &Problem, resolution: &Resolution) -> Result<(), String>
             Pick::Nothing => party.presence != Presence::Holding,
         };
         if !refers {
-            return Err(format!("the choice {pick:?} for {} is none that it has", party.id()));
+            let told = match *pick {
+                Pick::Held => "what it holds".to_owned(),
+                Pick::Option { candidate, fraction } => format!("{fraction} of candidate {candidate}"),
+                Pick::Fallback => "its fallback".to_owned(),
+                Pick::Nothing => "nothing".to_owned(),
+            };
+            return Err(format!("the choice for {}, {told}, is none that it has", party.id()));
         }
     }
     let lists = [(&resolution.prices, problem.resources().len()), (&resolution.payments, parties.len())];

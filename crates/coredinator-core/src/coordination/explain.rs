@@ -14,6 +14,8 @@ use super::{
 
 /// How every text about a silent agent begins.
 const SILENT: &str = "it is silent";
+/// How every text about one that cannot be understood begins.
+const UNUSABLE: &str = "its intention cannot be used";
 
 /// How many things that are in the way are named.
 const MOST_TOLD: usize = 6;
@@ -92,7 +94,7 @@ impl<'p> Explainer<'p> {
             DecisionOutcome::Denied | DecisionOutcome::Preempted => self.denied(party, decision),
             DecisionOutcome::Defaulted if !party.faults.is_empty() => {
                 let first = party.faults.first().map(ToString::to_string).unwrap_or_default();
-                ("invalid_intention", format!("its intention cannot be used: {first}"))
+                ("invalid_intention", format!("{UNUSABLE}: {first}"))
             }
             DecisionOutcome::Defaulted => ("silent", format!("{SILENT}; {}", silent(party, decision))),
         };
@@ -230,9 +232,12 @@ impl<'p> Explainer<'p> {
 }
 
 impl DecisionReason {
-    /// Says why an agent is silent, where this is about one that is, and that is known: a clause about it.
+    /// Says why an agent is silent, where this is about one that is, and that is known: a clause about it. Where it is about
+    /// one that cannot be understood: the error that was found in what it really sent, of which not all need have been kept.
     pub fn silent_because(&mut self, why: &str) {
-        if let ("silent", Some(rest)) = (self.code.as_str(), self.text.strip_prefix(SILENT)) {
+        if self.code == "invalid_intention" && why.starts_with('/') {
+            self.text = format!("{UNUSABLE}: {why}");
+        } else if let ("silent", Some(rest)) = (self.code.as_str(), self.text.strip_prefix(SILENT)) {
             self.text = format!("{why}{rest}");
         }
     }
@@ -244,13 +249,18 @@ pub(super) fn is_shed(party: &Party, pick: Pick) -> bool {
 
 /// What a silent agent has.
 fn silent(party: &Party, decision: &Decision) -> &'static str {
+    let had = party
+        .holding
+        .as_ref()
+        .is_some_and(|held| !held.grant.is_empty() || !held.values.is_empty() || held.option_id.is_some());
     let has = !decision.grant.is_empty() || !decision.values.is_empty() || decision.option_id.is_some();
     match &party.agent.fallback {
         _ if party.presence == Presence::Holding && has => "what it was granted stays reserved",
         _ if party.presence == Presence::Holding => "it was granted nothing that could stay reserved",
         Some(Fallback::Hold) if has => "it goes on with what it was granted, which is its fallback",
         Some(Fallback::Option(_)) => "it has its fallback",
-        _ => "it has nothing reserved any more",
+        _ if had => "it has nothing reserved any more",
+        _ => "nothing is reserved for it",
     }
 }
 

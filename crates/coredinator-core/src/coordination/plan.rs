@@ -1,11 +1,11 @@
 //! What a cycle ends in: one decision for each agent.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{agent::AgentId, conflict::Conflict};
+use super::{agent::AgentId, conflict::Conflict, intention::Intention};
 
 /// What is decided for one agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl DecisionOutcome {
 /// Why a decision is what it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DecisionReason {
-    /// For programs. Coredinator's own: `first_choice`, `limited`, `second_choice`, `no_room`, `worth_less`,
+    /// For programs. Coredinator's own: `first_choice`, `revised`, `limited`, `second_choice`, `no_room`, `worth_less`,
     /// `not_chosen`, `shed`, `silent`, `invalid_intention`, `outranked`, `saved_up`, `waiting_for_grace`, `grace`; a strategy
     /// may have others.
     pub code: String,
@@ -121,8 +121,13 @@ pub struct Plan {
     pub status: PlanStatus,
     /// One for each agent, by name.
     pub decisions: Vec<Decision>,
-    /// What collided in the first choices.
+    /// What collided in the first choices of what agents asked for first. Where some of them revised that in negotiation: and
+    /// then what collides in what they want since, as far as it did not before.
     pub conflicts: Vec<Conflict>,
+    /// What agents wanted in the end of a negotiation, where that is something else than they asked for first: the options
+    /// that their decisions are about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<Arc<Intention>>,
     /// The final value of each variable that has one.
     pub values: BTreeMap<String, f64>,
     /// How much of each resource is used.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     agent::Fallback,
+    number::shown,
     plan::{Decision, DecisionOutcome, Plan},
     problem::{Party, Presence, Problem, TOLERANCE},
     resource::OnConflict,
@@ -204,14 +205,14 @@ impl Check<'_> {
                 }
                 Some(candidate) => self.has(plan, party, decision, candidate),
                 None => {
-                    self.wrong.push(format!("{}: option {:?} is none of its own", party.id(), decision.option_id));
+                    self.wrong.push(format!("{}: {} is none of its own", party.id(), option_told(decision)));
                 }
             }
             return;
         }
         if (decision.outcome == DecisionOutcome::Defaulted) != (party.presence == Presence::Absent) {
-            let detail = format!("{}: it is {:?}, but {}", party.id(), party.presence, decision.outcome.as_str());
-            self.wrong.push(detail);
+            let takes_part = if party.presence == Presence::Absent { "is silent" } else { "takes part" };
+            self.wrong.push(format!("{}: it {takes_part}, but is {}", party.id(), decision.outcome.as_str()));
         }
         match party.fallback().filter(|_| !shed) {
             Some(fallback) => self.has(plan, party, decision, fallback),
@@ -242,7 +243,11 @@ impl Check<'_> {
         let on_option = party.options().contains(&candidate);
         let fraction = if on_option { decision.fraction } else { 1.0 };
         if !(of.min_fraction()..=1.0).contains(&fraction) {
-            self.wrong.push(format!("{}: fraction {fraction} is not in {} to 1", party.id(), of.min_fraction()));
+            let allowed = match of.elastic {
+                Some(elastic) => format!("{} to 1", shown(elastic.min_fraction)),
+                None => "1, as this is had wholly or not at all".to_owned(),
+            };
+            self.wrong.push(format!("{}: its fraction is {}, but must be {allowed}", party.id(), shown(fraction)));
         }
         let first = party.options().start;
         let outcome_is_true = match decision.outcome {
@@ -252,8 +257,8 @@ impl Check<'_> {
             DecisionOutcome::Denied | DecisionOutcome::Preempted | DecisionOutcome::Defaulted => true,
         };
         if !outcome_is_true {
-            let (outcome, option) = (decision.outcome.as_str(), &decision.option_id);
-            self.wrong.push(format!("{}: {fraction} of option {option:?} is not {outcome}", party.id()));
+            let (outcome, option) = (decision.outcome.as_str(), option_told(decision));
+            self.wrong.push(format!("{}: {} of {option} is not {outcome}", party.id(), shown(fraction)));
         }
         let held = party.holding.as_ref().filter(|_| matches!(party.agent.fallback, Some(Fallback::Hold)));
         let (option_id, told, action) = match (problem.option(candidate), held) {
@@ -295,9 +300,10 @@ impl Check<'_> {
             let expected = demand.amount * fraction;
             let found = decision.grant.get(&resource.name).copied();
             matched += usize::from(found.is_some());
-            if found.is_none_or(|found| (found - expected).abs() > expected * TOLERANCE) {
-                let detail = format!("{}: {found:?} of {} is granted instead of {expected}", party.id(), resource.name);
-                self.wrong.push(detail);
+            if found.is_none_or(|found| (found - expected).abs() > expected.abs() * TOLERANCE) {
+                let found = found.map_or_else(|| "nothing".to_owned(), shown);
+                let (name, expected) = (&resource.name, shown(expected));
+                self.wrong.push(format!("{}: {found} of {name} is granted instead of {expected}", party.id()));
             }
         }
         if matched != decision.grant.len() {
@@ -348,8 +354,14 @@ impl Check<'_> {
                     OnConflict::Exclusive => "which does not agree with its claim",
                     OnConflict::Blend => "outside the bounds of its claim",
                 };
-                self.wrong.push(format!("{}: {} is set to {value:?}, {what}", party.id(), variable.name));
+                let value = value.map_or_else(|| "no value".to_owned(), |&value| shown(value));
+                self.wrong.push(format!("{}: {} is set to {value}, {what}", party.id(), variable.name));
             }
         }
     }
+}
+
+/// The option of a decision, for people.
+fn option_told(decision: &Decision) -> String {
+    decision.option_id.as_ref().map_or_else(|| "no option".to_owned(), |id| format!("option {id:?}"))
 }

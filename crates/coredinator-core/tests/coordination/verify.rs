@@ -126,12 +126,20 @@ const MUTATIONS: [Mutation; 46] = [
         "a number is none",
     ),
     ("a fraction that is none", |of, plan| first(of, plan, has_option, |d| d.fraction = f64::NAN), "a number is none"),
-    ("a negative fraction", |of, plan| first(of, plan, has_option, |d| d.fraction = -0.5), "fraction -0.5 is not in"),
-    ("more than all of it", |of, plan| first(of, plan, has_option, |d| d.fraction = 1.5), "fraction 1.5 is not in"),
+    (
+        "a negative fraction",
+        |of, plan| first(of, plan, has_option, |d| d.fraction = -0.5),
+        "its fraction is -0.5, but must be",
+    ),
+    (
+        "more than all of it",
+        |of, plan| first(of, plan, has_option, |d| d.fraction = 1.5),
+        "its fraction is 1.5, but must be",
+    ),
     (
         "next to nothing of it",
         |of, plan| first(of, plan, has_option, |d| d.fraction = 1e-3),
-        "fraction 0.001 is not in",
+        "its fraction is 0.001, but must be",
     ),
     (
         "an option of nobody's",
@@ -185,12 +193,12 @@ const MUTATIONS: [Mutation; 46] = [
     (
         "one who spoke called silent",
         |of, plan| first(of, plan, denied, |d| d.outcome = Outcome::Defaulted),
-        "Active, but",
+        "takes part, but is",
     ),
     (
         "one who is silent called denied",
         |of, plan| first(of, plan, |p, _| p.presence == Presence::Absent, |d| d.outcome = Outcome::Denied),
-        "Absent, but",
+        "is silent, but is",
     ),
     (
         "a silent agent is granted something",
@@ -305,11 +313,53 @@ fn every_change_to_a_plan_that_holds_is_refused_by_name() {
             let wrong = verify(&problem, &changed).expect_err(&format!("problem {seed}: {name} is not found"));
             let named = wrong.iter().any(|wrong| expected.split(" | ").any(|expected| wrong.contains(expected)));
             assert!(named, "problem {seed}: {name} is called {wrong:?}");
+            // People read this, who need not know how it is kept.
+            let odd =
+                wrong.iter().find(|wrong| ["Some(", "None", "is not in 1 to 1"].iter().any(|odd| wrong.contains(odd)));
+            assert_eq!(odd, None, "problem {seed}: {name}");
         }
     }
     for ((name, ..), tried) in MUTATIONS.iter().zip(tried) {
         assert!(tried >= 5, "{name} was only tried {tried} times");
     }
+}
+
+#[test]
+fn what_is_wrong_is_said_for_people() {
+    let document = json!({"resources": [{"name": "steam", "capacity": 10}], "agents": [{"agent_id": "p1", "fallback": "release"}],
+        "intentions": [{"agent_id": "p1", "options": [{"id": "run", "demands": {"steam": 6}, "utility": 1}]}]});
+    let problem = Problem::new(serde_json::from_value(document).unwrap()).unwrap();
+    let plan = written(&problem, &greedy(&problem));
+    let said = |change: &dyn Fn(&mut Decision)| {
+        let mut changed = plan.clone();
+        change(&mut changed.decisions[0]);
+        verify(&problem, &changed).unwrap_err().join("; ")
+    };
+    let turned = said(&|decision| {
+        decision.fraction = -1.0;
+        decision.grant.insert("steam".to_owned(), -6.0);
+    });
+    assert!(turned.contains("p1: its fraction is -1, but must be 1, as this is had wholly or not at all"), "{turned}");
+    assert!(!turned.contains("instead of"), "that much belongs to that fraction: {turned}");
+    let empty = said(&|decision| decision.grant.clear());
+    assert!(empty.contains("p1: nothing of steam is granted instead of 6"), "{empty}");
+    let strange = said(&|decision| decision.option_id = Some("walk".to_owned()));
+    assert!(strange.contains("p1: option \"walk\" is none of its own"), "{strange}");
+}
+
+#[test]
+fn who_never_had_anything_is_not_told_that_it_has_nothing_any_more() {
+    let why = |holdings: Value| {
+        let document = json!({"resources": [{"name": "steam", "capacity": 10}], "holdings": holdings,
+            "agents": [{"agent_id": "a", "fallback": "release"}]});
+        let problem = Problem::new(serde_json::from_value(document).unwrap()).unwrap();
+        written(&problem, &greedy(&problem)).decisions[0].reason.text.clone()
+    };
+    let held =
+        |grant: Value| json!([{"agent_id": "a", "cycle": 1, "reserved": false, "fraction": 1.0, "grant": grant}]);
+    assert_eq!(why(json!([])), "it is silent; nothing is reserved for it");
+    assert_eq!(why(held(json!({}))), "it is silent; nothing is reserved for it");
+    assert_eq!(why(held(json!({"steam": 2.0}))), "it is silent; it has nothing reserved any more");
 }
 
 #[test]

@@ -193,7 +193,8 @@ pub(super) async fn intend(
             return Err(Problem::invalid(vec![FieldError::new("/agent_id", detail)]));
         }
     }
-    let intention = coordination::intention(&document).map_err(Problem::invalid)?;
+    let check = |intention: &_| coordinator.check_intention(intention).unwrap_or_default();
+    let intention = coordination::intention(&document, check).map_err(Problem::invalid)?;
     let accepted = coordinator.intend(intention)?;
     if let Some(wait) = wait
         && let Some(told) = decision(&api, &id, Some(accepted.cycle), wait).await?

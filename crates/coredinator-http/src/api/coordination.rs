@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{Response, sse::Event as Sent},
 };
-use coredinator_coord::{Amount, CoordinationEvent, Events};
+use coredinator_coord::{Amount, CoordError, CoordinationEvent, Events};
 use coredinator_core::{
     FieldError,
     coordination::DEFAULT_GROUP,
@@ -181,7 +181,7 @@ async fn solve(api: &Api, document: &Value, strategy: Option<&str>) -> Result<Re
         api.coordinator.dry_run(problem, choice.as_ref()).await
     };
     let resolved = tokio::select! {
-        resolved = solving => resolved?,
+        resolved = solving => resolved.map_err(of_query)?,
         () = api.shutdown.cancelled() => return Err(Problem::draining()),
     };
     match resolved.plan {
@@ -190,6 +190,17 @@ async fn solve(api: &Api, document: &Value, strategy: Option<&str>) -> Result<Re
             let why: Vec<String> = resolved.faults.into_iter().flat_map(|fault| fault.details).collect();
             Err(Problem::conflict("NoPlan", format!("not even what is safe for everyone fits: {}", why.join("; "))))
         }
+    }
+}
+
+/// Of a dry run the strategy is named by a query parameter, whose errors are told as those of all others are.
+fn of_query(error: CoordError) -> Problem {
+    match error {
+        CoordError::Invalid(mut errors) if errors.iter().all(|error| error.pointer.starts_with("/strategy")) => {
+            errors.iter_mut().for_each(|error| error.pointer.replace_range(..1, "?"));
+            Problem::bad_query(errors)
+        }
+        other => other.into(),
     }
 }
 

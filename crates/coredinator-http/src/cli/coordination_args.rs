@@ -68,9 +68,12 @@ pub struct SwitchArgs {
     /// A file (YAML or JSON) that says both, as conflict_resolution does in a configuration
     #[arg(long, value_name = "FILE")]
     pub strategy_file: Option<PathBuf>,
-    /// Of which group; none: of all
+    /// Of which group; none: show those of all, switch that of the only one
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
+    /// Switch that of every group
+    #[arg(long, conflicts_with = "group")]
+    pub all: bool,
 }
 
 /// `resources`.

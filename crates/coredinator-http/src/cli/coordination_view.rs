@@ -50,10 +50,11 @@ fn cycle_headings(wide: bool) -> Vec<&'static str> {
         ">OBJECTIVE",
         ">GAP",
         ">TOOK",
+        ">FAULTS",
         "ALL WELL",
     ];
     if wide {
-        headings.extend([">EPOCH", "OUTCOME", ">FAULTS", ">SHED", ">UNACKNOWLEDGED"]);
+        headings.extend([">EPOCH", "OUTCOME", ">SHED", ">UNACKNOWLEDGED"]);
     }
     headings
 }
@@ -74,13 +75,16 @@ fn cycle_row(summary: &Value, wide: bool, now: Timestamp) -> Vec<String> {
         number(summary, "objective"),
         gap.map_or_else(|| NONE.to_owned(), |gap| format!("{}%", amount((gap * 1e4).round() / 100.0))),
         took,
+        match summary.get("faults").and_then(Value::as_u64) {
+            Some(0) | None => number(summary, "faults"),
+            Some(faults) => paint(Colour::Red, &faults.to_string()),
+        },
         yes_or_no(summary.get("success")),
     ];
     if wide {
         row.extend([
             number(summary, "epoch"),
             clean(text(summary, "outcome")).into_owned(),
-            number(summary, "faults"),
             number(summary, "shed"),
             number(summary, "unacknowledged"),
         ]);
@@ -88,14 +92,25 @@ fn cycle_row(summary: &Value, wide: bool, now: Timestamp) -> Vec<String> {
     row
 }
 
+/// The widths of what stands on the lines of a stream, which are written before it is known what comes.
+const WIDTHS: [usize; 15] = [7, 8, 16, 11, 9, 9, 12, 8, 8, 6, 8, 5, 11, 4, 14];
+
+/// What stands above the lines of cycles as they end.
+#[must_use]
+pub fn cycle_line_headings(wide: bool) -> String {
+    spaced(cycle_headings(wide).into_iter().map(|heading| heading.trim_start_matches('>').to_owned()))
+}
+
 /// A cycle that has just ended, on a line.
 #[must_use]
-pub fn cycle_line(summary: &Value, now: Timestamp) -> String {
-    let row = cycle_row(summary, false, now);
-    let widths = [7, 8, 16, 10, 9, 4, 12, 8, 8, 3];
-    let cells = row.iter().zip(widths).map(|(cell, width)| {
+pub fn cycle_line(summary: &Value, wide: bool, now: Timestamp) -> String {
+    spaced(cycle_row(summary, wide, now).into_iter())
+}
+
+fn spaced(cells: impl Iterator<Item = String>) -> String {
+    let cells = cells.zip(WIDTHS).map(|(cell, width)| {
         // Marks of colour take no room.
-        let plain = super::paint::finish(cell, false).chars().count();
+        let plain = super::paint::finish(&cell, false).chars().count();
         format!("{cell}{}", " ".repeat(usize::saturating_sub(width, plain)))
     });
     format!("{}\n", cells.collect::<Vec<_>>().join(" ").trim_end())
@@ -108,6 +123,9 @@ fn status(word: &str) -> String {
         other => or_none(clean(other).into_owned()),
     }
 }
+
+/// The steps of a cycle, in their order.
+const STEPS: [&str; 7] = ["collect", "detect", "resolve", "verify", "store", "distribute", "total"];
 
 /// A cycle's record: its plan, and how it came about.
 #[must_use]
@@ -134,10 +152,8 @@ pub fn cycle(record: &Value, wide: bool, now: Timestamp) -> String {
     line("Decided by:", clean(text(record, "decided_by")).into_owned());
     line("Outcome:", clean(text(record, "outcome")).into_owned());
     line("Trouble:", clean(text(record, "trouble")).into_owned());
-    let timings = record.get("timings").and_then(Value::as_object).into_iter().flatten();
-    let timings = timings.filter_map(|(step, took)| {
-        Some(format!("{} {}", clean(step.trim_end_matches("_ms")), milliseconds(took.as_f64()?)))
-    });
+    let took = |step: &&str| record.get("timings")?.get(format!("{step}_ms")).and_then(Value::as_f64);
+    let timings = STEPS.iter().filter_map(|step| Some(format!("{step} {}", milliseconds(took(step)?))));
     line("Took:", timings.collect::<Vec<_>>().join(", "));
     let late: Vec<&str> = list(record, "unacknowledged").iter().filter_map(Value::as_str).collect();
     line("Unacknowledged:", clean(&late.join(", ")).into_owned());
@@ -149,9 +165,29 @@ pub fn cycle(record: &Value, wide: bool, now: Timestamp) -> String {
     for (agent, why) in record.get("agent_faults").and_then(Value::as_object).into_iter().flatten() {
         line("Agent:", paint(Colour::Yellow, &clean(&format!("{agent}: {}", why.as_str().unwrap_or_default()))));
     }
-    let rounds = list(record, "negotiation").len();
-    line("Negotiation:", if rounds > 0 { format!("{rounds} rounds") } else { String::new() });
+    let said = list(record, "negotiation").len() as u64;
+    line("Negotiation:", if said > 0 { plan_view::rounds(said) } else { String::new() });
+    for told in revised(record) {
+        line("Revised:", told);
+    }
     out
+}
+
+/// Who wanted something else in the end of a negotiation than at first: what at first, and what then.
+fn revised(record: &Value) -> impl Iterator<Item = String> {
+    let asked = record.get("problem").map_or(&[][..], |problem| list(problem, "intentions"));
+    let revisions = record.get("plan").map_or(&[][..], |plan| list(plan, "revisions"));
+    let wanted = |intention: &Value| match list(intention, "options") {
+        [] => NONE.to_owned(),
+        [only] => plan_view::option(only),
+        [first, others @ ..] => format!("{} (or {} other)", plan_view::option(first), others.len()),
+    };
+    revisions.iter().map(move |revision| {
+        let id = text(revision, "agent_id");
+        let first = asked.iter().find(|intention| text(intention, "agent_id") == id);
+        let first = first.map_or_else(|| NONE.to_owned(), wanted);
+        format!("{} from {first} to {}", clean(id), wanted(revision))
+    })
 }
 
 /// What a decision grants: the option, what of it, and at which values.
@@ -342,29 +378,53 @@ b      default  silent         0  -           -  -
             "total_ms": 12.5, "unacknowledged": 1, "success": null});
         let lost = json!({"cycle": 42, "outcome": "withheld", "success": false});
         let wanted = "\
-CYCLE  BEGAN   STRATEGY     STATUS    ACTIVE  CONFLICTS  OBJECTIVE    GAP  TOOK  ALL WELL
-   41  1s ago  centralized  optimal      2/3          1        9.5  0.12%  12ms  -
-   42  -       -            withheld     -/-          -          -      -     -  no
+CYCLE  BEGAN   STRATEGY     STATUS    ACTIVE  CONFLICTS  OBJECTIVE    GAP  TOOK  FAULTS  ALL WELL
+   41  1s ago  centralized  optimal      2/3          1        9.5  0.12%  12ms       0  -
+   42  -       -            withheld     -/-          -          -      -     -       -  no
 ";
         assert_eq!(finish(&cycles(&[summary.clone(), lost], false, now()), false), wanted);
-        assert!(finish(&cycle_line(&summary, now()), false).starts_with("41      1s ago   centralized"));
+        // Lines of a stream stand below headings that do not know them.
+        let told = [cycle_line_headings(false), cycle_line(&summary, false, now())].map(|line| finish(&line, false));
+        let wanted = [
+            "CYCLE   BEGAN    STRATEGY         STATUS      ACTIVE    CONFLICTS OBJECTIVE    GAP      TOOK     FAULTS ALL WELL\n",
+            "41      1s ago   centralized      optimal     2/3       1         9.5          0.12%    12ms     0      -\n",
+        ];
+        assert_eq!(told, wanted);
+        let wide = [cycle_line_headings(true), cycle_line(&summary, true, now())].map(|line| finish(&line, false));
+        assert!(wide[0].ends_with("ALL WELL EPOCH OUTCOME     SHED UNACKNOWLEDGED\n"), "{}", wide[0]);
+        assert!(wide[1].ends_with("-        2     distributed 0    1\n"), "{}", wide[1]);
     }
 
     #[test]
     fn how_a_cycle_came_about() {
         let record = json!({"group": "default", "cycle": 41, "epoch": 2, "strategy": {"priority_based": {}}, "decided_by": "strategy",
-            "outcome": "withheld", "trouble": "the store is full", "timings": {"collect_ms": 1.25, "total_ms": 40.0},
+            "outcome": "withheld", "trouble": "the store is full", "timings": {"collect_ms": 1.25, "verify_ms": 0.5, "resolve_ms": 12.0, "total_ms": 40.0},
             "faults": [{"strategy": "mine", "kind": "panicked", "details": ["oops"]}], "agent_faults": {"b": "HTTP 500"},
             "unacknowledged": ["c"]});
         let told = finish(&cycle(&record, false, now()), false);
         for line in [
             "default cycle 41: no plan",
             "Trouble:        the store is full",
-            "Took:           collect 1.2ms, total 40ms",
+            "Took:           collect 1.2ms, resolve 12ms, verify 0.5ms, total 40ms",
             "Fault:          mine panicked: oops",
             "Agent:          b: HTTP 500",
             "Unacknowledged: c",
         ] {
+            assert!(told.lines().any(|found| found == line), "{line}\n{told}");
+        }
+    }
+
+    #[test]
+    fn what_was_revised_in_negotiation() {
+        let wants = |options: Value| json!({"agent_id": "dryer", "options": options});
+        let (run, slow) =
+            (json!({"id": "run", "demands": {"steam": 6}}), json!({"id": "slow", "demands": {"steam": 2}}));
+        let record = json!({"group": "default", "cycle": 41, "problem": {"intentions": [wants(json!([run.clone(), slow.clone()]))]},
+            "plan": {"revisions": [wants(json!([slow]))]}, "negotiation": [{"round": 1}]});
+        let told = finish(&cycle(&record, false, now()), false);
+        for line in
+            ["Negotiation:    1 round", "Revised:        dryer from run (steam 6) (or 1 other) to slow (steam 2)"]
+        {
             assert!(told.lines().any(|found| found == line), "{line}\n{told}");
         }
     }
@@ -402,7 +462,7 @@ CYCLE  BEGAN   STRATEGY     STATUS    ACTIVE  CONFLICTS  OBJECTIVE    GAP  TOOK 
                 agent(&odd, now()),
                 cycles(std::slice::from_ref(&odd), true, now()),
                 cycle(&odd, true, now()),
-                cycle_line(&odd, now()),
+                cycle_line(&odd, true, now()),
                 strategies(&[strategy_of(&odd)]),
                 resources(&[resources_of(&odd)]),
             ];

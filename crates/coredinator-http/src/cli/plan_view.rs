@@ -97,15 +97,20 @@ pub(super) fn gap(plan: &Value) -> Option<f64> {
     (gap == 0.0 || !is_loss).then_some(gap)
 }
 
+/// So many rounds, in words.
+pub(super) fn rounds(number: u64) -> String {
+    if number == 1 { "1 round".to_owned() } else { format!("{number} rounds") }
+}
+
 fn heading(plan: &Value) -> String {
     let whole = |key: &str| plan.get(key).and_then(Value::as_u64).unwrap_or_default();
     let gap = gap(plan).map_or_else(String::new, |gap| format!(" (gap {}%)", amount(gap * 100.0)));
     let rounds = match whole("rounds") {
         0 => String::new(),
         rounds if plan.get("converged").and_then(Value::as_bool) == Some(false) => {
-            format!(", {rounds} rounds without coming to rest")
+            format!(", {} without coming to rest", self::rounds(rounds))
         }
-        rounds => format!(", {rounds} rounds"),
+        rounds => format!(", {}", self::rounds(rounds)),
     };
     let took = plan
         .get("elapsed_ms")
@@ -285,6 +290,8 @@ capacity:steam  resource_contention       0.2  12 of 10  a, b
         made["payments"] = json!({"a": 5.0});
         made["prices"] = json!({"steam": 3.3333333});
         made["shed"] = json!(["b"]);
+        made["rounds"] = json!(1);
+        assert!(finish(&plan(&made, None, false), false).contains("(gap 25%), 1 round, 0.4ms"));
         made["rounds"] = json!(30);
         made["converged"] = json!(false);
         let text = finish(&plan(&made, Some(&problem), true), false);

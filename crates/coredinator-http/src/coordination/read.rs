@@ -9,8 +9,8 @@ use coredinator_core::{
     coordination::{Agent, Intention, Problem, ProblemDocument},
     field::join,
 };
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize as _, de::DeserializeOwned};
+use serde_json::{Map, Value};
 
 use super::shape::{self, Shape};
 
@@ -82,12 +82,54 @@ pub fn agent(
     Err(errors)
 }
 
-/// Reads an intention. Whether what it names exists is for [`Intention::check`] to say.
+/// Reads an intention. Whether what it names exists is not asked of one that can be read.
 ///
 /// # Errors
-/// Everything that is wrong with its form.
-pub fn intention(value: &Value) -> Result<Intention, Vec<FieldError>> {
-    read(value, &shape::INTENTION)
+/// Everything that is wrong with its form, and what `check` finds in the rest of it: who mends one should not have to learn of the
+/// other afterwards.
+pub fn intention(
+    value: &Value,
+    check: impl FnOnce(&Intention) -> Vec<FieldError>,
+) -> Result<Intention, Vec<FieldError>> {
+    let mut errors = match read(value, &shape::INTENTION) {
+        Ok(intention) => return Ok(intention),
+        Err(errors) => errors,
+    };
+    if let Ok(rest) = Intention::deserialize(without(value.clone(), &errors)) {
+        let within = |pointer: &str, of: &str| {
+            pointer.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut found = check(&rest);
+        found.retain(|found| !errors.iter().any(|known| within(&found.pointer, &known.pointer)));
+        errors.append(&mut found);
+        errors.truncate(MAX_ERRORS);
+    }
+    Err(errors)
+}
+
+/// An intention without what is wrong with its form, as far as that leaves one; something stands where something must.
+fn without(mut value: Value, errors: &[FieldError]) -> Value {
+    for error in errors {
+        let Some((parent, key)) = error.pointer.rsplit_once('/') else { continue };
+        // A claim without its value, or a fraction without its least, is none.
+        let of_more = [("/claims/", "value"), ("/elastic", "min_fraction")];
+        let needed = of_more.iter().any(|&(of, field)| parent.contains(of) && key == field);
+        let (parent, key) = if needed { parent.rsplit_once('/').unwrap_or((parent, key)) } else { (parent, key) };
+        match value.pointer_mut(parent) {
+            Some(Value::Object(fields)) => drop(fields.remove(&key.replace("~1", "/").replace("~0", "~"))),
+            Some(Value::Array(list)) => {
+                let at = key.parse().ok().and_then(|at: usize| list.get_mut(at));
+                at.into_iter().for_each(|entry| *entry = Value::Object(Map::new()));
+            }
+            _ => {}
+        }
+    }
+    let options = value.get_mut("options").and_then(Value::as_array_mut).into_iter().flatten();
+    for (at, option) in options.enumerate().filter_map(|(at, option)| Some((at, option.as_object_mut()?))) {
+        option.entry("id").or_insert_with(|| format!("unnamed option {at}").into());
+        option.entry("utility").or_insert_with(|| 0.into());
+    }
+    value
 }
 
 fn read<T: DeserializeOwned>(value: &Value, shape: &Shape) -> Result<T, Vec<FieldError>> {

@@ -209,6 +209,24 @@ async fn what_an_agent_cannot_want() {
         let problem = plant.ask("POST", &path, Some(document.clone())).await.problem(422, "Invalid");
         assert!(pointers(&problem).contains_key(wrong), "{wrong} in {problem}");
     }
+    // What cannot be read hides nothing else, and nothing is said of what was put in its place.
+    let document = json!({"sqe": 1, "options": [
+        {"id": "run", "utility": "x", "demands": {"steam": -1, "a/b": []}, "elastic": {"shape": "linear"}},
+        {"id": "run", "utility": 1, "demands": {"water": 1}, "claims": {"level": {"min": 2}}}, 5]});
+    let all = pointers(&plant.ask("POST", &path, Some(document)).await.problem(422, "Invalid"));
+    let found: Vec<&str> = all.keys().map(String::as_str).collect();
+    let wanted = [
+        "/options/0/demands/a~1b",
+        "/options/0/demands/steam",
+        "/options/0/elastic/min_fraction",
+        "/options/0/utility",
+        "/options/1/claims/level/value",
+        "/options/1/demands/water",
+        "/options/1/id",
+        "/options/2",
+        "/sqe",
+    ];
+    assert_eq!(found, wanted);
     for garbage in [
         "{\"options\": [{\"id\": \"x\", \"utility\": NaN}]}",
         "{\"options\": [{\"id\": \"x\", \"utility\": 1e999}]}",
@@ -352,7 +370,12 @@ async fn a_problem_on_paper_is_solved_and_nobody_is_told() {
         assert_eq!(plan.json()["verified"], true);
     }
     assert_eq!(plant.get(&agent("mine", "/decision")).await.status, 204);
-    let unknown = dry("&strategy=centralised", &problem).await.problem(422, "Invalid");
+    // As of any other query parameter that is wrong.
+    let unknown = dry("&strategy=centralised", &problem).await.problem(400, "InvalidParameter");
+    assert_eq!(unknown["errors"][0]["pointer"], "?strategy", "{unknown}");
+    let odd = dry("&strategy=%7B%22consensus%22%3A%7B%22rounds%22%3A0%7D%7D", &problem).await;
+    let odd = odd.problem(400, "InvalidParameter");
+    assert_eq!(odd["errors"][0]["pointer"], "?strategy/consensus/rounds", "{odd}");
     assert!(unknown["errors"][0]["hint"].as_str().unwrap().contains("centralized"), "{unknown}");
     let wrong = json!({"agents": [{"agent_id": "a", "weight": "x"}], "resources": [{"name": "steam"}], "sead": 1});
     let found: Vec<String> = pointers(&dry("", &wrong).await.problem(422, "Invalid")).into_keys().collect();

@@ -329,9 +329,9 @@ pub(in crate::api) enum FaultKind {
 #[derive(Deserialize, ToSchema)]
 pub(in crate::api) struct NegotiationRound {
     round: u32,
-    /// The price of each resource, in the order of their names.
+    /// The price of each resource, where the strategy reckons in prices.
     #[schema(nullable = false)]
-    prices: Option<Vec<f64>>,
+    prices: Option<BTreeMap<String, f64>>,
     answers: BTreeMap<String, NegotiationWord>,
 }
 

@@ -397,7 +397,12 @@ pub(in crate::api) struct Plan {
     status: PlanStatus,
     /// One for each agent, by name.
     decisions: Vec<Decision>,
+    /// What collided in the first choices of what agents asked for first; where some revised that in negotiation, then what
+    /// collides since.
     conflicts: Vec<Conflict>,
+    /// What agents wanted in the end of a negotiation, where that is something else than they asked for first.
+    #[schema(nullable = false)]
+    revisions: Option<Vec<Intention>>,
     /// The final value of each variable that has one.
     values: BTreeMap<String, f64>,
     utilization: BTreeMap<String, Utilization>,

@@ -19,7 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Command, Shutdown,
-    listing::{Listed, is_used, list},
+    listing::{Asked, Listed, is_used, list, runtimes_of},
 };
 use crate::{
     actor::{Actor, ActorHandle, Beginning, Ended, Input},
@@ -41,8 +41,8 @@ pub(super) struct Dispatcher {
     pub(super) actors: BTreeMap<ServiceName, ActorHandle>,
     /// The tasks of the actors.
     pub(super) tasks: JoinSet<Ended>,
-    /// Services whose actor ended badly, and the runtimes that have yet to tell what they run of it.
-    pub(super) recovering: BTreeMap<ServiceName, BTreeSet<RuntimeName>>,
+    /// Services whose actor ended badly, until they have another.
+    pub(super) recovering: BTreeMap<ServiceName, Recovery>,
     pub(super) listed_sender: mpsc::UnboundedSender<Listed>,
     /// What each post is held by, as far as that has been acted on.
     pub(super) grants: BTreeMap<Post, Grant>,
@@ -61,6 +61,24 @@ pub(super) struct Dispatcher {
     /// Ends those who look for what is left behind.
     pub(super) sweeping: CancellationToken,
     pub(super) _sweeping: DropGuard,
+}
+
+/// A service whose actor ended badly: its runtimes are asked what they run of it.
+pub(super) struct Recovery {
+    /// Which have yet to tell.
+    waited_for: BTreeSet<RuntimeName>,
+    /// Some runtime has told, or said that it cannot. What was under way when the actor ended has come to its end by then.
+    heard: bool,
+    /// Ends the asking.
+    _asking: DropGuard,
+}
+
+impl Recovery {
+    /// Whether an actor would begin with less than all there is. A runtime that is away counts only where the service needs it,
+    /// as when coredinator starts; which that are is asked each time, as what overtook the actor may have changed it.
+    fn is_open(&self, view: &ServiceView) -> bool {
+        !self.heard || runtimes_of(view).any(|runtime| self.waited_for.contains(runtime))
+    }
 }
 
 impl Dispatcher {
@@ -140,7 +158,7 @@ impl Dispatcher {
                     let (context, listed) = (Arc::clone(&self.context), self.listed_sender.clone());
                     let (grant, end) = (grant.clone(), self.sweeping.clone());
                     tokio::spawn(async move {
-                        list(Arc::clone(&context), Arc::clone(&runtime), None, grant.clone(), listed).await;
+                        list(Arc::clone(&context), Arc::clone(&runtime), Asked::All, grant.clone(), listed).await;
                         sweep::run(context, runtime, grant, end).await;
                     });
                 }
@@ -153,9 +171,9 @@ impl Dispatcher {
 
     /// Of services that wait for that runtime's word: what it tells of all covers them.
     fn no_longer_waits_for(&mut self, runtime: &RuntimeName) {
-        self.recovering.retain(|_, waited_for| {
-            waited_for.remove(runtime);
-            !waited_for.is_empty()
+        self.recovering.retain(|_, recovery| {
+            recovery.waited_for.remove(runtime);
+            !recovery.waited_for.is_empty()
         });
     }
 
@@ -175,24 +193,26 @@ impl Dispatcher {
         if self.grant_for(&found.runtime) != Some(&found.grant) {
             return;
         }
-        let Some(running) = found.running else {
-            if found.of.is_none() {
-                self.away.insert(found.runtime);
+        match (&found.of, found.running) {
+            (Asked::All, None) => drop(self.away.insert(found.runtime)),
+            (Asked::All, Some(running)) => {
+                self.listed.insert(found.runtime.clone(), found.grant);
+                self.running.entry(found.runtime).or_default().extend(running);
             }
-            return;
-        };
-        match found.of {
-            None => drop(self.listed.insert(found.runtime.clone(), found.grant)),
-            Some(service) => {
-                if let Some(waited_for) = self.recovering.get_mut(&service) {
-                    waited_for.remove(&found.runtime);
-                    if waited_for.is_empty() {
-                        self.recovering.remove(&service);
+            // It was taken up without this runtime's word, and what it said is older than what has happened since.
+            (Asked::Of { end, .. }, _) if end.is_cancelled() => {}
+            (Asked::Of { service, .. }, running) => {
+                let Some(recovery) = self.recovering.get_mut(service) else { return };
+                recovery.heard = true;
+                if let Some(running) = running {
+                    recovery.waited_for.remove(&found.runtime);
+                    if recovery.waited_for.is_empty() {
+                        self.recovering.remove(service);
                     }
+                    self.running.entry(found.runtime).or_default().extend(running);
                 }
             }
         }
-        self.running.entry(found.runtime).or_default().extend(running);
     }
 
     /// An actor is no more: because nothing is left to do, which may have changed meanwhile, because it may not act any more,
@@ -229,14 +249,18 @@ impl Dispatcher {
             // Nothing is this replica's to look after. With a post, all runtimes of it are asked.
             return;
         }
-        self.recovering.insert(name.clone(), asked.iter().map(|(_, runtime)| runtime.name()).collect());
+        let end = CancellationToken::new();
+        let waited_for = asked.iter().map(|(_, runtime)| runtime.name()).collect();
+        let recovery = Recovery { waited_for, heard: false, _asking: end.clone().drop_guard() };
+        self.recovering.insert(name.clone(), recovery);
         for (grant, runtime) in asked {
-            let (context, listed, name) = (Arc::clone(&self.context), self.listed_sender.clone(), name.clone());
-            tokio::spawn(async move {
+            let (context, listed) = (Arc::clone(&self.context), self.listed_sender.clone());
+            let (of, end) = (Asked::Of { service: name.clone(), end: end.clone() }, end.clone());
+            tokio::spawn(end.run_until_cancelled_owned(async move {
                 // What was being written and started at that moment comes to its end first.
                 tokio::time::sleep(RECOVERY).await;
-                list(context, runtime, Some(name), grant, listed).await;
-            });
+                list(context, runtime, of, grant, listed).await;
+            }));
         }
     }
 
@@ -291,7 +315,7 @@ impl Dispatcher {
     /// after, once every runtime that may run something of it has told what runs.
     fn begin(&mut self, name: &ServiceName, mode: Mode) {
         let Ok(view) = self.context.registry.service(name.as_str()) else { return };
-        if self.recovering.contains_key(name) || !concerns(&view) {
+        if self.recovering.get(name).is_some_and(|recovery| recovery.is_open(&view)) || !concerns(&view) {
             return;
         }
         let Some(duty) = self.context.registry.place().duty(&view) else { return };
@@ -301,10 +325,10 @@ impl Dispatcher {
             // Nothing of it that lives is this replica's.
             None => true,
         };
-        let mut runtimes = view.instances.iter().map(|i| &i.record.runtime).chain(&view.record.spec.runtime);
-        if !runtimes.all(told) {
+        if !runtimes_of(&view).all(told) {
             return;
         }
+        self.recovering.remove(name);
         let records: Vec<InstanceRecord> = view.instances.iter().map(|i| i.record.as_ref().clone()).collect();
         let found = |record: &InstanceRecord| {
             let of_runtime = self.running.get_mut(&record.runtime)?;

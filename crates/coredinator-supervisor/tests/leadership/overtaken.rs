@@ -1,0 +1,35 @@
+//! Who was overtaken begins anew.
+
+use coredinator_core::{Batch, InstanceState, Key, Precondition, Store};
+use futures_util::StreamExt;
+use serde_json::Value;
+
+use crate::site::{PATIENCE, Site, kill, sleeper, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_overtaken_writes_nothing_and_begins_anew() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.until_it_leads().await;
+    a.declare(sleeper("x", "anywhere")).await;
+    let pids = a.pids("x", 1).await;
+    let record = site.store.get(&Key::new("instances/x/000000").unwrap()).await.unwrap().unwrap();
+    let mut document: Value = serde_json::from_slice(&record.value).unwrap();
+    document["id"] = "x-0-another".into();
+    let value = serde_json::to_vec(&document).unwrap();
+    let at = site.store.write(Batch::new().put(record.key, value, Precondition::At(record.revision))).await.unwrap();
+    let mut changes = site.store.watch("instances/x/", at).await.unwrap();
+
+    // How that one ended says nothing of the other.
+    kill(pids[0]);
+    let change = tokio::time::timeout(PATIENCE, changes.next()).await.expect("it is written of").unwrap().unwrap();
+    let written: Value = serde_json::from_slice(change.entries[0].1.as_ref().unwrap()).unwrap();
+    assert_eq!(written["last_exit"]["signal"], Value::Null, "what another wrote is gone: {written:#}");
+    a.sees("x", "running anew", |view| {
+        let record = &view.instances[0].record;
+        record.state == InstanceState::Running && record.id.as_ref().is_some_and(|id| id.as_str() != "x-0-another")
+    })
+    .await;
+    until("one runs", || site.alive().len() == 1).await;
+    a.leave().await;
+}

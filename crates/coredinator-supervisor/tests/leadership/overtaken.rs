@@ -1,10 +1,19 @@
 //! Who was overtaken begins anew.
 
-use coredinator_core::{Batch, InstanceState, Key, Precondition, Store};
+use std::sync::atomic::Ordering;
+
+use coredinator_core::{Batch, InstanceState, Key, Precondition, Revision, Store};
+use coredinator_registry::Command;
 use futures_util::StreamExt;
 use serde_json::Value;
 
 use crate::site::{PATIENCE, Site, kill, sleeper, until};
+
+/// Has the record of the first replica of `x` written again as it is: what its actor knows of it is old then.
+async fn write_again(site: &Site) -> Revision {
+    let record = site.store.get(&Key::new("instances/x/000000").unwrap()).await.unwrap().unwrap();
+    site.store.write(Batch::new().put(record.key, record.value, Precondition::At(record.revision))).await.unwrap()
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_was_overtaken_writes_nothing_and_begins_anew() {
@@ -32,4 +41,32 @@ async fn who_was_overtaken_writes_nothing_and_begins_anew() {
     .await;
     until("one runs", || site.alive().len() == 1).await;
     a.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_overtaken_while_it_ends_stops_what_runs() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.declare(sleeper("x", "process")).await;
+    a.pids("x", 1).await;
+    until("it is there", || site.alive().len() == 1).await;
+    write_again(&site).await;
+    // The first that is written of it is that it is being stopped.
+    a.end().await;
+    assert!(site.alive().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_before_it_has_begun_anew_stops_what_runs() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.declare(sleeper("x", "process")).await;
+    let pids = a.pids("x", 1).await;
+    until("it is there", || site.alive() == pids).await;
+    write_again(&site).await;
+    a.registry.command("x", Command::Restart).await.unwrap();
+    until("it was overtaken", || a.line.refused.load(Ordering::Relaxed) > 0).await;
+    assert_eq!(site.alive(), pids);
+    a.end().await;
+    assert!(site.alive().is_empty());
 }

@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -47,6 +47,8 @@ pub(crate) struct Line {
     pub(crate) cut: AtomicBool,
     /// What has changed is told later.
     pub(crate) behind: Arc<AtomicBool>,
+    /// How many writes were refused because somebody else had written.
+    pub(crate) refused: AtomicUsize,
 }
 
 impl Line {
@@ -72,7 +74,11 @@ impl Store for Line {
     }
     async fn write(&self, batch: Batch) -> Result<Revision, StoreError> {
         self.through().await;
-        self.store.write(batch).await
+        let written = self.store.write(batch).await;
+        if matches!(written, Err(StoreError::Conflict { .. })) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        written
     }
     async fn watch(&self, prefix: &str, after: Revision) -> Result<ChangeStream, StoreError> {
         self.through().await;
@@ -164,7 +170,7 @@ impl Site {
 
     pub(crate) fn line(&self) -> Arc<Line> {
         let store = self.store.clone();
-        Arc::new(Line { store, cut: AtomicBool::new(false), behind: Arc::default() })
+        Arc::new(Line { store, cut: AtomicBool::new(false), behind: Arc::default(), refused: AtomicUsize::new(0) })
     }
 
     pub(crate) async fn join(&self, node: &str) -> Replica {
@@ -271,6 +277,13 @@ impl Replica {
             })
             .await;
         view.instances.iter().map(|instance| instance.record.pid.unwrap()).collect()
+    }
+
+    /// As a clean exit does it, services stopped.
+    pub(crate) async fn end(self) {
+        self.supervisor.shutdown(Shutdown::StopServices, CancellationToken::new()).await;
+        self.leadership.leave().await;
+        self.registry.close();
     }
 
     /// As a clean exit does it, services left running.

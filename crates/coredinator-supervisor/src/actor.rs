@@ -14,7 +14,7 @@ use coredinator_core::{
     ConfigRollout, InstanceId, InstanceRecord, Observation, Reason, Revision, ServiceName, Started, StoreError,
 };
 use coredinator_registry::{
-    NewEvent, Recording, RegistryError, ServiceView,
+    NewEvent, Recording, RegistryError, ServiceView, Written,
     leadership::{Duty, Grant, Post, Tenure},
 };
 use futures_util::FutureExt;
@@ -132,8 +132,8 @@ pub(crate) struct Actor {
     /// When to decide about it again if nothing else happens.
     config_due: Option<Instant>,
     outbox: Outbox,
-    /// By which write the record of each replica stands in the store.
-    stored: BTreeMap<u32, Revision>,
+    /// By which writes the records of its replicas, and how far the document has come, stand in the store.
+    stored: Written,
     /// Its last write.
     last: Revision,
 }
@@ -141,8 +141,10 @@ pub(crate) struct Actor {
 /// What an actor begins with: the replicas that the store knows, and those of them that run.
 pub(crate) struct Beginning {
     pub(crate) records: Vec<InstanceRecord>,
-    /// By which write each of them stands in the store.
-    pub(crate) stored: BTreeMap<u32, Revision>,
+    /// How far the service's document has come.
+    pub(crate) rollout: ConfigRollout,
+    /// By which writes these stand in the store.
+    pub(crate) stored: Written,
     pub(crate) running: BTreeMap<u32, Started>,
     pub(crate) mode: Mode,
     pub(crate) duty: Duty,
@@ -162,7 +164,6 @@ impl Actor {
         let now = context.now();
         let longest = context.registry.service(name.as_str()).map(|view| view.record.spec.backoff.delay(u32::MAX, 1.0));
         let longest = longest.unwrap_or_default();
-        let rollout = context.registry.service(name.as_str()).map(|view| (*view.rollout).clone()).unwrap_or_default();
         let slots = beginning.records.into_iter().map(|record| Slot::resumed(record, longest, now));
         let actor = Self {
             machine: Machine::new(name.clone(), slots),
@@ -176,7 +177,7 @@ impl Actor {
             leaving: beginning.duty.leaving,
             end: None,
             view: None,
-            rollout,
+            rollout: beginning.rollout,
             config_due: None,
             outbox: Outbox::default(),
             stored: beginning.stored,
@@ -408,9 +409,12 @@ impl Actor {
                 self.last = revision;
                 for (&replica, record) in &written.records {
                     match record {
-                        Some(_) => drop(self.stored.insert(replica, revision)),
-                        None => drop(self.stored.remove(&replica)),
+                        Some(_) => drop(self.stored.instances.insert(replica, revision)),
+                        None => drop(self.stored.instances.remove(&replica)),
                     }
+                }
+                if written.rollout.is_some() {
+                    self.stored.rollout = Some(revision);
                 }
                 None
             }

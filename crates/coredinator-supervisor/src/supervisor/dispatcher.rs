@@ -330,7 +330,8 @@ impl Dispatcher {
         };
         let running = records.iter().filter_map(found).collect();
         let stored = view.written.as_ref().clone();
-        let beginning = Beginning { records, stored, running, mode, duty, grant };
+        let rollout = view.rollout.as_ref().clone();
+        let beginning = Beginning { records, rollout, stored, running, mode, duty, grant };
         let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning, &mut self.tasks);
         self.actors.insert(name.clone(), actor);
     }

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use coredinator_core::{Batch, InstanceState, Key, Precondition, Revision, Store};
+use coredinator_core::{Batch, Event, InstanceState, Key, Precondition, Revision, Store};
 use coredinator_registry::Command;
 use futures_util::StreamExt;
 use serde_json::Value;
 
-use crate::site::{PATIENCE, Site, kill, sleeper, until};
+use crate::site::{Breaks, PATIENCE, Site, kill, sleeper, until};
 
 /// Has the record of the first replica of `x` written again as it is: what its actor knows of it is old then.
 async fn write_again(site: &Site) -> Revision {
@@ -69,4 +69,32 @@ async fn who_ends_before_it_has_begun_anew_stops_what_runs() {
     assert_eq!(site.alive(), pids);
     a.end().await;
     assert!(site.alive().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_overtaken_by_himself() {
+    let site = Site::new();
+    let a = site.join("a").await;
+    a.declare(sleeper("x", "process")).await;
+    for (turn, breaks) in (1..).zip([Breaks::After, Breaks::Before]) {
+        let pids = a.pids("x", 1).await;
+        until("it is there", || site.alive() == pids).await;
+        *a.line.breaks.lock().unwrap() = Some(breaks);
+        kill(pids[0]);
+        let view = a
+            .sees("x", "running again", |view| {
+                let record = &view.instances[0].record;
+                record.state == InstanceState::Running && record.pid != Some(pids[0])
+            })
+            .await;
+        assert!(a.line.breaks.lock().unwrap().is_none(), "it broke off");
+        let record = &view.instances[0].record;
+        assert_eq!((record.restarts, record.last_exit.as_ref().unwrap().signal), (turn, Some(9)), "{record:#?}");
+        let told = site.store.list("events/").await.unwrap().records;
+        let codes = told.iter().map(|record| serde_json::from_slice::<Event>(&record.value).unwrap().reason.code);
+        let codes: Vec<String> = codes.collect();
+        assert_eq!(codes.iter().filter(|code| *code == "BackOff").count() as u64, turn, "{codes:?}");
+    }
+    assert_eq!(a.line.refused.load(Ordering::Relaxed), 0, "it took its own write for another's");
+    a.end().await;
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -47,8 +47,17 @@ pub(crate) struct Line {
     pub(crate) cut: AtomicBool,
     /// What has changed is told later.
     pub(crate) behind: Arc<AtomicBool>,
+    /// It breaks off at the next write about an instance, before the store has it or after.
+    pub(crate) breaks: Mutex<Option<Breaks>>,
     /// How many writes were refused because somebody else had written.
     pub(crate) refused: AtomicUsize,
+}
+
+/// When a line breaks off.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Breaks {
+    Before,
+    After,
 }
 
 impl Line {
@@ -74,7 +83,16 @@ impl Store for Line {
     }
     async fn write(&self, batch: Batch) -> Result<Revision, StoreError> {
         self.through().await;
+        let about_instance = batch.operations.iter().any(|operation| operation.key.as_str().starts_with("instances/"));
+        let breaks = if about_instance { self.breaks.lock().unwrap().take() } else { None };
+        let broken = || StoreError::Unavailable { message: "broken off".to_owned(), source: None };
+        if breaks == Some(Breaks::Before) {
+            return Err(broken());
+        }
         let written = self.store.write(batch).await;
+        if breaks == Some(Breaks::After) {
+            return Err(broken());
+        }
         if matches!(written, Err(StoreError::Conflict { .. })) {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -170,7 +188,8 @@ impl Site {
 
     pub(crate) fn line(&self) -> Arc<Line> {
         let store = self.store.clone();
-        Arc::new(Line { store, cut: AtomicBool::new(false), behind: Arc::default(), refused: AtomicUsize::new(0) })
+        let (cut, behind) = (AtomicBool::new(false), Arc::default());
+        Arc::new(Line { store, cut, behind, breaks: Mutex::new(None), refused: AtomicUsize::new(0) })
     }
 
     pub(crate) async fn join(&self, node: &str) -> Replica {

@@ -232,6 +232,16 @@ impl Registry {
     /// # Errors
     /// The store's; a replica that did the same meanwhile is none.
     pub async fn take_up_unplaced(&self) -> Result<(), RegistryError> {
+        let mut turn = self.turn();
+        loop {
+            let done = self.take_up_unplaced_once().await;
+            if !self.is_overtaken(done.as_ref().err(), true, &mut turn).await? {
+                return done;
+            }
+        }
+    }
+
+    async fn take_up_unplaced_once(&self) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let Some(here) = self.shared.place.node().filter(|_| !self.shared.place.is_sole()) else { return Ok(()) };
         let mut batch = Batch::new();
@@ -240,10 +250,7 @@ impl Registry {
             let record = ServiceRecord { node: Some(node), ..(*view.record).clone() };
             batch = batch.put(keys::service(view.name()), json(&record)?, Precondition::At(view.revision));
         }
-        match self.commit(batch).await {
-            Err(RegistryError::Store(StoreError::Conflict { .. })) => Ok(()),
-            done => done,
-        }
+        self.commit(batch).await
     }
 
     /// Forgets the stops by hand that do not outlive coredinator: those of services whose policy is `always`, and which are

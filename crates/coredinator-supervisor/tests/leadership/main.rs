@@ -2,17 +2,18 @@
 
 #[path = "../kit/away.rs"]
 mod away;
+mod behind;
 mod overtaken;
 mod site;
 
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
-use coredinator_core::{InstanceState, LeaseOperation, NodeName, Origin, ServiceSpec, SpecDefaults, Store};
+use coredinator_core::{InstanceState, LeaseOperation, NodeName, Store};
 use coredinator_registry::{
-    Command, ConfigEdit, ConfigSource, RegistryError, ServiceView,
+    Command, ServiceView,
     leadership::{JoinError, Leadership, Post, Role},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use site::{Replica, Site, kill, options, sleeper, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,65 +151,6 @@ async fn a_service_that_moves_is_stopped_before_it_is_started_elsewhere() {
     assert_ne!(site.alive(), first);
     b.registry.deregister("x").await.unwrap();
     until("nothing is left", || a.registry.service("x").is_err() && site.alive().is_empty()).await;
-    a.leave().await;
-    b.leave().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn that_nothing_is_to_be_done_is_not_told_by_one_that_is_behind() {
-    let site = Site::new();
-    let a = site.join("a").await;
-    a.until_it_leads().await;
-    let b = site.join("b").await;
-    let spec = |document: Value| ServiceSpec::parse("", None, document, &SpecDefaults::default()).unwrap();
-    let changed = |seconds: &str| {
-        let mut document = sleeper("x", "anywhere");
-        document["command"][1] = seconds.into();
-        document
-    };
-    a.declare(changed("1000")).await;
-    b.pids("x", 1).await;
-    b.registry.command("x", Command::Stop).await.unwrap();
-    b.registry.declare(spec(sleeper("gone", "anywhere")), Origin::Api, true).await.unwrap();
-    a.sees("x", "stopped", |view| view.intent.stopped && view.instances[0].record.state == InstanceState::Stopped)
-        .await;
-    b.registry.deregister("gone").await.unwrap();
-    until("it is gone", || a.registry.service("gone").is_err() && b.registry.service("gone").is_err()).await;
-
-    a.line.behind.store(true, Ordering::Relaxed);
-    b.registry.command("x", Command::Start).await.unwrap();
-    b.declare(changed("2000")).await;
-    b.declare(sleeper("gone", "anywhere")).await;
-    let edit = |revision| ConfigEdit {
-        if_revision: Some(revision),
-        ..ConfigEdit::new(ConfigSource::Update, "tester", "for a test")
-    };
-    let (read, mut other) = (a.registry.config().revision, a.registry.config_document());
-    let known = other.clone();
-    other.sections.insert("config".to_owned(), json!({"of": "b"}));
-    b.registry.change_config(&other, edit(read)).await.unwrap();
-    // As `a` knows it, x is stopped and declared so, and there is no other.
-    assert!(a.registry.service("x").unwrap().intent.stopped && a.registry.service("gone").is_err());
-    let again = spec(changed("1000"));
-    let asked = async {
-        tokio::join!(
-            a.registry.command("x", Command::Stop),
-            a.registry.declare(again, Origin::Api, true),
-            a.registry.deregister("gone"),
-            a.registry.change_config(&known, edit(read)),
-        )
-    };
-    let later = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        a.line.behind.store(false, Ordering::Relaxed);
-    };
-    let ((stopped, declared, deregistered, updated), ()) = tokio::join!(asked, later);
-    assert!(stopped.unwrap().intent.stopped);
-    assert_eq!(declared.unwrap().0, coredinator_registry::Declared::Replaced);
-    deregistered.unwrap();
-    assert!(matches!(updated, Err(RegistryError::Stale { .. })), "{updated:?}");
-    b.sees("x", "stopped", |view| view.intent.stopped && view.record.spec.command[1] == "1000").await;
-    until("it is gone", || b.registry.service("gone").is_err()).await;
     a.leave().await;
     b.leave().await;
 }

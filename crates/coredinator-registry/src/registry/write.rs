@@ -40,7 +40,7 @@ enum Step {
 }
 
 /// How far it has been decided what a write comes to.
-struct Turn {
+pub(super) struct Turn {
     tries: u32,
     /// Up to where the store had been followed at first.
     known: Revision,
@@ -284,17 +284,17 @@ impl Registry {
         self.commit(batch).await
     }
 
-    fn turn(&self) -> Turn {
+    pub(super) fn turn(&self) -> Turn {
         Turn { tries: 0, known: self.followed(), sure: self.shared.place.is_sole() }
     }
 
     /// Whether another replica has changed what was decided on, so that it has to be decided anew; answers when that is known
-    /// here. What was written says so itself. That nothing is to be done, or that there is no such thing, is true only if
-    /// what is known here is no older than the question.
+    /// here. What was written says so itself. That nothing is to be done, that there is no such thing, or that it is not
+    /// valid beside what there is, is true only if what is known here is no older than the question.
     ///
     /// # Errors
     /// The store's: whether something is to be done cannot be told.
-    async fn is_overtaken(
+    pub(super) async fn is_overtaken(
         &self,
         error: Option<&RegistryError>,
         wrote: bool,
@@ -305,7 +305,10 @@ impl Registry {
             Some(RegistryError::Store(StoreError::Conflict { .. })) => {
                 Ok(turn.tries < TRIES && self.catch_up().await.is_ok())
             }
-            None | Some(RegistryError::NotFound { .. } | RegistryError::Conflict { .. }) if !wrote && !turn.sure => {
+            None
+            | Some(RegistryError::NotFound { .. } | RegistryError::Conflict { .. } | RegistryError::Invalid(_))
+                if !wrote && !turn.sure =>
+            {
                 self.catch_up().await?;
                 turn.sure = true;
                 Ok(self.followed() > turn.known)

@@ -100,3 +100,64 @@ async fn what_is_placed_nowhere_is_taken_up_although_one_of_it_has_changed_meanw
     }
     a.leave().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_refused_by_what_is_old() {
+    let site = Site::new();
+    let b = site.join("b").await;
+    b.until_it_leads().await;
+    let a = site.join("a").await;
+    let mut configured = sleeper("configured", "anywhere");
+    configured["config"] = json!({"x": 1});
+    b.declare(configured).await;
+    b.pids("configured", 1).await;
+    let mut fixed = sleeper("fixed", "away");
+    fixed["port"] = 1.into();
+    b.declare(fixed).await;
+    b.declare(sleeper("first", "away")).await;
+    let mut second = sleeper("second", "away");
+    second["depends_on"] = json!(["first"]);
+    b.declare(second.clone()).await;
+    a.sees("second", "there", |view| !view.record.spec.depends_on.is_empty()).await;
+    let known = a.pids("configured", 1).await;
+
+    a.line.behind.store(true, Ordering::Relaxed);
+    b.declare(sleeper("fixed", "away")).await;
+    b.declare(sleeper("second", "away")).await;
+    let mut document = b.registry.config_document();
+    document.sections.insert("config".to_owned(), json!({"of": "b"}));
+    let edit = ConfigEdit::new(ConfigSource::Update, "tester", "for a test");
+    let newest = b.registry.change_config(&document, edit).await.unwrap().revision;
+    b.registry.command("configured", Command::Restart).await.unwrap();
+    let view = b
+        .sees("configured", "restarted", |view| {
+            let record = &view.instances[0].record;
+            record.state == InstanceState::Running && record.pid != Some(known[0])
+        })
+        .await;
+    let id = view.instances[0].record.id.clone().unwrap();
+    // As `a` knows them: of a fixed port, one that depends on the other, a configuration that is not there yet, another
+    // instance.
+    let mut first = sleeper("first", "away");
+    first["depends_on"] = json!(["second"]);
+    let first = ServiceSpec::parse("", None, first, &SpecDefaults::default()).unwrap();
+    let asked = async {
+        tokio::join!(
+            a.registry.command("fixed", Command::Scale(2)),
+            a.registry.declare(first, Origin::Api, true),
+            a.registry.config_at(newest),
+            a.registry.acknowledge_config("configured", &id, 1),
+        )
+    };
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        a.line.behind.store(false, Ordering::Relaxed);
+    };
+    let ((scaled, declared, configuration, acknowledged), ()) = tokio::join!(asked, later);
+    assert_eq!(scaled.unwrap().intent.replicas, Some(2));
+    assert!(declared.unwrap().1.record.spec.depends_on.contains_key("second"));
+    assert_eq!(configuration.unwrap().sections["config"], json!({"of": "b"}));
+    assert_eq!(acknowledged.unwrap().instance, id);
+    a.leave().await;
+    b.leave().await;
+}

@@ -96,8 +96,12 @@ impl Dispatcher {
                 break;
             }
         }
+        let why = match place.tenure(Post::Node).grant() {
+            Some(_) => "it could not be stopped, and is left to the next coredinator",
+            None => "nothing is stopped while this replica may not act",
+        };
         for name in names.iter().filter(|name| !self.is_stopped(name) && self.is_live(name)) {
-            tracing::warn!(service = %name, "it goes on, and is left to the next coredinator");
+            tracing::warn!(service = %name, "it goes on: {why}");
         }
     }
 

@@ -20,5 +20,5 @@ pub use registry::{
     Command, ConfigDiff, ConfigDocument, ConfigEdit, ConfigHead, ConfigOutcome, ConfigPlan, ConfigRevision,
     ConfigSource, ConfigValidation, Declared, Endpoint, EventCursor, EventItem, InstanceView, NewEvent, OnUnreachable,
     Placed, PlanAction, PlanEffect, Recording, Registry, RegistryError, RegistryOptions, Schemas, SectionPlan,
-    ServicePlan, ServiceView, Was,
+    ServicePlan, ServiceView, Was, Written,
 };

@@ -1,7 +1,6 @@
 //! The registry over a store in memory: what declarations, commands and a failing store come to.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -11,13 +10,14 @@ use std::{
 
 use async_trait::async_trait;
 use coredinator_core::{
-    Batch, ChangeStream, Clock, InstanceId, InstanceRecord, InstanceState, Key, Lease, LeaseOperation, Listing, Origin,
-    Outcome, Reason, Record, Revision, ServiceName, ServiceSpec, ServiceStatus, SpecDefaults, Store, StoreCapabilities,
-    StoreError, StoreStatus, SystemClock,
+    Batch, ChangeStream, Clock, ConfigRollout, InstanceId, InstanceRecord, InstanceState, Key, Lease, LeaseOperation,
+    Listing, Origin, Outcome, Reason, Record, Revision, ServiceName, ServiceSpec, ServiceStatus, SpecDefaults, Store,
+    StoreCapabilities, StoreError, StoreStatus, SystemClock,
 };
 use coredinator_registry::{
     Command, ConfigDocument, ConfigEdit, ConfigOutcome, ConfigSource, Declared, EventItem, NewEvent, PlanAction,
-    Recording, Registry, RegistryError, RegistryOptions, ServiceView, health::ProbeRegistry, store::MemoryStore,
+    Recording, Registry, RegistryError, RegistryOptions, ServiceView, Written, health::ProbeRegistry,
+    store::MemoryStore,
 };
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -325,8 +325,8 @@ async fn of_a_replica_only_who_knows_its_record_writes() {
     let first = InstanceRecord { state: InstanceState::Starting, ..running("a", 0) };
     store_instance(&registry, first).await;
     let known = registry.service("a").unwrap().written.as_ref().clone();
-    assert_eq!(known.len(), 1);
-    let recording = |gone: &[u32], written: &BTreeMap<u32, Revision>| Recording {
+    assert_eq!(known.instances.len(), 1);
+    let recording = |gone: &[u32], written: &Written| Recording {
         instances: if gone.is_empty() { vec![running("a", 0)] } else { vec![] },
         gone: gone.to_vec(),
         written: Some(written.clone()),
@@ -334,16 +334,58 @@ async fn of_a_replica_only_who_knows_its_record_writes() {
     };
     let revision = registry.record(&name, recording(&[], &known), None).await.unwrap();
     for gone in [&[][..], &[0]] {
-        for old in [&known, &BTreeMap::new()] {
+        for old in [&known, &Written::default()] {
             let refused = registry.record(&name, recording(gone, old), None).await.unwrap_err();
             assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
         }
     }
     registry.seen(revision).await;
     let view = registry.service("a").unwrap();
-    assert_eq!((view.written.get(&0), view.instances[0].record.state), (Some(&revision), InstanceState::Running));
+    assert_eq!(
+        (view.written.instances.get(&0), view.instances[0].record.state),
+        (Some(&revision), InstanceState::Running)
+    );
     registry.record(&name, recording(&[0], &view.written), None).await.unwrap();
     assert_eq!(registry.recorded(&name, 0).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_far_a_document_has_come_is_written_only_by_who_knows_it() {
+    let registry = open(&Brittle::default()).await;
+    declare(&registry, managed("a")).await.unwrap();
+    let name = ServiceName::new("a").unwrap();
+    let known = || registry.service("a").unwrap().written.as_ref().clone();
+    let come_to = |stable, written: &Written| Recording {
+        rollout: Some(ConfigRollout { stable, ..ConfigRollout::default() }),
+        written: Some(written.clone()),
+        ..Recording::default()
+    };
+    let nothing = known();
+    let first = registry.record(&name, come_to(1, &nothing), None).await.unwrap();
+    registry.seen(first).await;
+    let second = registry.record(&name, come_to(2, &known()), None).await.unwrap();
+    for old in [&nothing, &Written { rollout: Some(first), ..Written::default() }] {
+        let refused = registry.record(&name, come_to(3, old), None).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Conflict { .. }), "{refused:?}");
+    }
+    registry.seen(second).await;
+    assert_eq!((known().rollout, registry.service("a").unwrap().rollout.stable), (Some(second), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_how_far_the_document_of_a_service_that_is_gone_had_come_nothing_stays() {
+    let store = Brittle::default();
+    let registry = open(&store).await;
+    declare(&registry, managed("a")).await.unwrap();
+    let name = ServiceName::new("a").unwrap();
+    let rollout = Some(ConfigRollout { stable: 1, ..ConfigRollout::default() });
+    registry.record(&name, Recording { rollout, ..Recording::default() }, None).await.unwrap();
+    registry.declare(spec(json!({"name": "a", "host": "127.0.0.1", "port": 1})), Origin::Api, true).await.unwrap();
+    registry.deregister("a").await.unwrap();
+    declare(&registry, managed("a")).await.unwrap();
+    let view = registry.service("a").unwrap();
+    assert_eq!((view.written.rollout, view.rollout.stable), (None, 0));
+    assert!(store.list("rollouts/").await.unwrap().records.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,10 +125,17 @@ pub(crate) fn environ(pid: Pid) -> io::Result<Option<Vec<u8>>> {
 /// Reads what there is in one call, if it is not very much. From a process that goes on to load another program, a second call
 /// would get nothing, as if the first had got all.
 fn read_environ(pid: Pid) -> io::Result<Vec<u8>> {
-    let mut file = fs::File::open(format!("/proc/{}/environ", pid.as_raw_nonzero()))?;
+    read_in_large(fs::File::open(format!("/proc/{}/environ", pid.as_raw_nonzero()))?)
+}
+
+fn read_in_large(mut file: impl Read) -> io::Result<Vec<u8>> {
     let (mut environ, mut chunk) = (Vec::new(), vec![0; ENVIRON_AT_ONCE]);
     loop {
-        let read = file.read(&mut chunk)?;
+        let read = match file.read(&mut chunk) {
+            // Nothing was read: a signal that came to coredinator says nothing about the process.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
         environ.extend_from_slice(&chunk[..read]);
         if read < ENVIRON_AT_ONCE {
             return Ok(environ);
@@ -228,6 +235,20 @@ mod tests {
         assert_eq!(Some(stat.session).filter(|&number| number > 0), session(pid));
         assert!(pids().unwrap().contains(&pid));
         assert!(stat.start_time > 0 && uptime_seconds().unwrap() > 0.0 && !boot_id().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_environment_is_read_although_signals_come() {
+        struct Interrupted(bool);
+        impl Read for Interrupted {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                if std::mem::replace(&mut self.0, true) {
+                    return b"A=1".as_slice().read(into);
+                }
+                Err(io::ErrorKind::Interrupted.into())
+            }
+        }
+        assert_eq!(read_in_large(Interrupted(false)).unwrap(), b"A=1");
     }
 
     #[test]

@@ -2,28 +2,25 @@
 
 mod outbox;
 mod steps;
+mod writing;
 
-use std::{
-    collections::BTreeMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use coredinator_core::{
     ConfigRollout, InstanceId, InstanceRecord, Observation, Reason, Revision, ServiceName, Started, StoreError,
 };
 use coredinator_registry::{
-    NewEvent, Recording, RegistryError, ServiceView,
+    NewEvent, RegistryError, ServiceView, Written,
     leadership::{Duty, Grant, Post, Tenure},
 };
 use futures_util::FutureExt;
-use outbox::{Outbox, Writing};
+use outbox::Outbox;
 pub(crate) use steps::chain;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet},
 };
+use writing::{Attempt, WRITE_AGAIN};
 
 use crate::{
     context::Context,
@@ -32,9 +29,6 @@ use crate::{
     rollout::{self, ConfigNews, ConfigStep, Sight},
     slot::{Now, Slot},
 };
-
-/// How long a write that the store refused waits before it is tried again.
-const WRITE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What an actor is told.
 #[derive(Debug)]
@@ -73,10 +67,7 @@ pub(crate) enum Input {
         id: InstanceId,
     },
     /// A write ended.
-    Written {
-        result: Result<Revision, StoreError>,
-        written: Writing,
-    },
+    Written(Box<Attempt>),
 }
 
 /// Why an actor has ended.
@@ -132,8 +123,8 @@ pub(crate) struct Actor {
     /// When to decide about it again if nothing else happens.
     config_due: Option<Instant>,
     outbox: Outbox,
-    /// By which write the record of each replica stands in the store.
-    stored: BTreeMap<u32, Revision>,
+    /// By which writes the records of its replicas, and how far the document has come, stand in the store.
+    stored: Written,
     /// Its last write.
     last: Revision,
 }
@@ -141,8 +132,10 @@ pub(crate) struct Actor {
 /// What an actor begins with: the replicas that the store knows, and those of them that run.
 pub(crate) struct Beginning {
     pub(crate) records: Vec<InstanceRecord>,
-    /// By which write each of them stands in the store.
-    pub(crate) stored: BTreeMap<u32, Revision>,
+    /// How far the service's document has come.
+    pub(crate) rollout: ConfigRollout,
+    /// By which writes these stand in the store.
+    pub(crate) stored: Written,
     pub(crate) running: BTreeMap<u32, Started>,
     pub(crate) mode: Mode,
     pub(crate) duty: Duty,
@@ -162,7 +155,6 @@ impl Actor {
         let now = context.now();
         let longest = context.registry.service(name.as_str()).map(|view| view.record.spec.backoff.delay(u32::MAX, 1.0));
         let longest = longest.unwrap_or_default();
-        let rollout = context.registry.service(name.as_str()).map(|view| (*view.rollout).clone()).unwrap_or_default();
         let slots = beginning.records.into_iter().map(|record| Slot::resumed(record, longest, now));
         let actor = Self {
             machine: Machine::new(name.clone(), slots),
@@ -176,7 +168,7 @@ impl Actor {
             leaving: beginning.duty.leaving,
             end: None,
             view: None,
-            rollout,
+            rollout: beginning.rollout,
             config_due: None,
             outbox: Outbox::default(),
             stored: beginning.stored,
@@ -363,94 +355,7 @@ impl Actor {
                 self.machine.config_given(replica, &id, revision, result, now);
             }
             Input::ConfigChecked { replica, id } => self.machine.config_checked(replica, &id),
-            Input::Written { result, written } => self.written(result, written, &desired, now),
-        }
-    }
-
-    /// Stores what waits, unless a write is under way or has just been refused. One write at a time keeps their order.
-    fn write(&mut self, now: Now) {
-        let outbox = &mut self.outbox;
-        if outbox.writing || outbox.not_before.is_some_and(|time| time > now.mono) {
-            return;
-        }
-        outbox.not_before = None;
-        if outbox.is_empty() {
-            return;
-        }
-        outbox.writing = true;
-        let written = std::mem::take(&mut outbox.waiting);
-        let (registry, sender, name) = (self.context.registry.clone(), self.sender.clone(), self.name.clone());
-        let known = (!self.context.registry.place().is_sole()).then(|| self.stored.clone());
-        let grant = self.grant.clone();
-        tokio::spawn(async move {
-            let (put, gone): (Vec<_>, Vec<_>) = written.records.iter().partition(|(_, record)| record.is_some());
-            let put: Vec<InstanceRecord> = put.into_iter().filter_map(|(_, record)| record.clone()).collect();
-            let gone: Vec<u32> = gone.into_iter().map(|(replica, _)| *replica).collect();
-            let (rollout, events) = (written.rollout.clone(), written.events.clone());
-            let recording = Recording { instances: put, gone, written: known, rollout, events };
-            let result = registry.record(&name, recording, Some(&grant)).await;
-            if let Ok(revision) = &result
-                && written.steps.iter().any(|step| matches!(step, Step::Deliver { .. }))
-            {
-                // An instance that is told may ask at once which revision it has.
-                registry.seen(*revision).await;
-            }
-            // The actor outlives its writes unless the whole supervisor is being dropped.
-            let _ = sender.send(Input::Written { result, written });
-        });
-    }
-
-    fn written(&mut self, result: Result<Revision, StoreError>, mut written: Writing, desired: &Desired, now: Now) {
-        self.outbox.writing = false;
-        let steps = std::mem::take(&mut written.steps);
-        let refused = match result {
-            Ok(revision) => {
-                self.last = revision;
-                for (&replica, record) in &written.records {
-                    match record {
-                        Some(_) => drop(self.stored.insert(replica, revision)),
-                        None => drop(self.stored.remove(&replica)),
-                    }
-                }
-                None
-            }
-            // Nothing of what was to be done is this actor's to do any more.
-            Err(StoreError::Fenced { .. }) => return self.depose(),
-            Err(error @ StoreError::Conflict { .. }) => {
-                // Or its own write, of which it was told that it had failed: then that is what is begun with anew.
-                tracing::debug!(service = %self.name, %error, "somebody else has written of it; it is taken up anew");
-                self.end = Some(Ended::Overtaken);
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(service = %self.name, %error, "what happened could not be stored; trying again");
-                self.outbox.not_before = now.mono.checked_add(WRITE_AGAIN);
-                self.outbox.waiting.put_back(written);
-                Some(error)
-            }
-        };
-        for step in steps {
-            match (step, &refused) {
-                // A start that is not written down could be doubled or orphaned by a crash, so it waits.
-                (Step::Start { replica, id, .. }, Some(error)) => {
-                    let reason = Reason::new("StoreUnavailable", format!("waits for the store: {error}"));
-                    let random = self.rng.f64();
-                    self.machine.started(replica, &id, StartOutcome::Unknown(reason), desired, now, random);
-                }
-                (Step::Start { replica, id, preferred_port }, None) => self.start(replica, id, preferred_port, desired),
-                // It is given anew when the store takes that.
-                (Step::Deliver { replica, id, .. }, Some(_)) => self.machine.config_checked(replica, &id),
-                (Step::Deliver { replica, id, revision }, None) => self.deliver(replica, id, revision, desired),
-                // What another replica may look after by now waits for the store's word that this is not so.
-                (Step::Stop { instance, .. }, Some(error)) if self.is_contested() => {
-                    let reason = Reason::new("StoreUnavailable", format!("waits for the store: {error}"));
-                    self.machine.stop_failed(instance.replica, &instance.id, reason, now);
-                }
-                // Ending does not wait: an instance that has ended although the store says that it runs is found out.
-                (Step::Stop { instance, how }, _) => self.stop(instance, how),
-                // Told by the records.
-                (Step::Forget { .. }, _) => {}
-            }
+            Input::Written(attempt) => self.written(*attempt, &desired, now),
         }
     }
 
@@ -542,30 +447,6 @@ impl Actor {
             self.context.note_leftovers();
         }
         Ok(())
-    }
-
-    /// Waits for the write under way, and stores what came since.
-    async fn last_write(&mut self) {
-        let now = self.context.now();
-        let deadline = tokio::time::Instant::from_std(now.mono) + Duration::from_secs(2);
-        let write = async {
-            loop {
-                self.write(self.context.now());
-                if self.outbox.is_empty() {
-                    return;
-                }
-                match self.inbox.recv().await {
-                    Some(input) => self.take(input),
-                    None => return,
-                }
-                if self.end.is_some() {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout_at(deadline, write).await.is_err() {
-            tracing::warn!(service = %self.name, "what happened last could not be stored; it will be found out");
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod dispatcher;
 mod listing;
+mod stopping;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,8 +1,12 @@
 //! A runtime that never answers does not hold up the end of coredinator for ever, nor its start where it is not needed.
 
+#[path = "kit/away.rs"]
+mod away;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use away::Away;
 use coredinator_core::{
     FieldError, InstanceRef, InstanceState, LogQuery, LogStream, ObservationStream, Origin, Runtime,
     RuntimeCapabilities, RuntimeError, RuntimeName, ServiceName, ServiceSpec, SpecDefaults, StartRequest, Started,
@@ -75,52 +79,6 @@ fn supervisor(registry: &Registry, runtimes: Runtimes) -> Supervisor {
         url: None,
         document_dir: None,
     })
-}
-
-/// What it would run on is not there: it cannot tell anything.
-struct Away;
-
-#[async_trait]
-impl Runtime for Away {
-    fn name(&self) -> RuntimeName {
-        RuntimeName::new("away").unwrap()
-    }
-
-    fn capabilities(&self) -> RuntimeCapabilities {
-        RuntimeCapabilities::default()
-    }
-
-    fn validate(&self, _: &ServiceSpec) -> Vec<FieldError> {
-        Vec::new()
-    }
-
-    async fn start(&self, _: StartRequest) -> Result<Started, RuntimeError> {
-        Err(away())
-    }
-
-    async fn list(&self, _: &[InstanceRef]) -> Result<Vec<Started>, RuntimeError> {
-        Err(away())
-    }
-
-    fn watch(&self, _: &InstanceRef) -> ObservationStream {
-        Box::pin(futures_util::stream::pending())
-    }
-
-    async fn stop(&self, _: &InstanceRef, _: StopRequest) -> Result<(), RuntimeError> {
-        Err(away())
-    }
-
-    async fn logs(&self, _: LogQuery) -> Result<LogStream, RuntimeError> {
-        Err(away())
-    }
-
-    async fn forget(&self, _: &ServiceName) -> Result<(), RuntimeError> {
-        Err(away())
-    }
-}
-
-fn away() -> RuntimeError {
-    RuntimeError::Unavailable { runtime: RuntimeName::new("away").unwrap(), message: "not there".to_owned() }
 }
 
 /// Whether coredinator gets ready, within an hour, with a service of this runtime and one that is away.

@@ -21,6 +21,7 @@ use super::{
     events::NewEvent,
     journal::{Entry, Journal},
     keys::{self, Subject},
+    record::Written,
     told::{self, Told},
     view::{InstanceView, ServiceView},
 };
@@ -37,8 +38,8 @@ struct Parts {
     /// Of the intent's record, if there is one.
     intent_at: Option<Revision>,
     instances: BTreeMap<u32, Arc<InstanceRecord>>,
-    /// By which write each replica's record stands, whether or not it can be read.
-    written: Arc<BTreeMap<u32, Revision>>,
+    /// By which writes its supervisor's records stand, whether or not they can be read.
+    written: Arc<Written>,
     acks: Arc<BTreeMap<u32, ConfigAck>>,
     rollout: Arc<ConfigRollout>,
     checks: BTreeMap<CheckKey, (ProbeTarget, coredinator_core::CheckTiming, Arc<CheckCell>)>,
@@ -184,7 +185,7 @@ impl Follower {
                     Some(record) => drop(parts.instances.insert(replica, Arc::new(record))),
                     None => drop(parts.instances.remove(&replica)),
                 }
-                let written = Arc::make_mut(&mut parts.written);
+                let written = &mut Arc::make_mut(&mut parts.written).instances;
                 match value {
                     Some(_) => drop(written.insert(replica, revision)),
                     None => drop(written.remove(&replica)),
@@ -202,7 +203,9 @@ impl Follower {
             }
             Subject::Rollout(name) => {
                 let read = value.and_then(|value| decode::<ConfigRollout>(key, value));
-                self.parts(&name).rollout = Arc::new(read.unwrap_or_default());
+                let parts = self.parts(&name);
+                parts.rollout = Arc::new(read.unwrap_or_default());
+                Arc::make_mut(&mut parts.written).rollout = value.map(|_| revision);
                 Some(name)
             }
             Subject::ConfigHead => {
@@ -295,7 +298,7 @@ impl Follower {
         let Some(parts) = self.services.get_mut(name) else { return };
         parts.renew_checks(&self.monitor, &self.shared.place, self.shared.clock.now());
         let Some((record, revision)) = parts.record.clone() else {
-            if parts.written.is_empty() && parts.told == Told::default() {
+            if *parts.written == Written::default() && parts.told == Told::default() {
                 self.services.remove(name);
             }
             self.shared.replace(name, None);

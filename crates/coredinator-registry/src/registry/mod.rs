@@ -9,6 +9,7 @@ mod events;
 mod follow;
 mod journal;
 mod keys;
+mod record;
 mod status;
 mod told;
 mod view;
@@ -37,8 +38,9 @@ pub use config::{
 };
 pub use error::RegistryError;
 pub use events::{EventCursor, EventItem, NewEvent};
+pub use record::{Recording, Written};
 pub use view::{Endpoint, InstanceView, ServiceView};
-pub use write::{Command, Declared, Recording};
+pub use write::{Command, Declared};
 
 use crate::{
     health::{CheckKey, CheckKind, HealthMonitor, MonitorOptions, ProbeRegistry},

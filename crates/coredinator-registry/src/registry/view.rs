@@ -7,7 +7,10 @@ use coredinator_core::{
     ServiceRecord, ServiceStatus, Timestamp,
 };
 
-use super::status::{self, Verdict};
+use super::{
+    record::Written,
+    status::{self, Verdict},
+};
 use crate::health::CheckCell;
 
 /// A service as it stands: what was declared, what is observed, and what follows.
@@ -31,8 +34,8 @@ pub struct ServiceView {
     pub since: Timestamp,
     /// Its replicas, in order. Empty for an external service.
     pub instances: Vec<InstanceView>,
-    /// By which write the record of each replica stands in the store, of those that cannot be read, too.
-    pub written: Arc<BTreeMap<u32, Revision>>,
+    /// By which writes the supervisor's records of it stand in the store.
+    pub written: Arc<Written>,
     /// What the check of an external service says.
     pub check: Option<Arc<CheckCell>>,
     /// What instances said last of their configuration documents, by replica. It may be an earlier life's word.

@@ -1,10 +1,10 @@
-//! What users and the supervisor write. Deciding is pure ([`redeclare`], [`follow_command`]); the rest carries it out.
+//! What users write. Deciding is pure ([`redeclare`], [`follow_command`]); the rest carries it out.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use coredinator_core::{
-    Batch, ConfigCandidate, ConfigRollout, DependencyGraph, FieldError, InstanceRecord, Intent, NodeName, Origin,
-    Precondition, RestartPolicy, Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
+    Batch, ConfigCandidate, DependencyGraph, FieldError, Intent, NodeName, Origin, Precondition, RestartPolicy,
+    Revision, ServiceName, ServiceRecord, ServiceSpec, StoreError, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use super::{
     config::{self, Finding, Judged, Schemas},
     keys,
 };
-use crate::leadership::{Grant, Post};
+use crate::leadership::Post;
 
 /// How often a write is decided on anew because another replica was quicker.
 const TRIES: u32 = 10;
@@ -31,22 +31,6 @@ pub enum Declared {
     Replaced,
 }
 
-/// What the supervisor did or is about to do with instances of a service.
-#[derive(Debug, Clone, Default)]
-pub struct Recording {
-    /// The records of these.
-    pub instances: Vec<InstanceRecord>,
-    /// The replicas whose records are taken away.
-    pub gone: Vec<u32>,
-    /// By which write the records of replicas stand in the store as far as the writer knows; one that is missing has none.
-    /// `None`: nobody else can have written.
-    pub written: Option<BTreeMap<u32, Revision>>,
-    /// How far the service's configuration document has come, where that has changed.
-    pub rollout: Option<ConfigRollout>,
-    /// What is told of it.
-    pub events: Vec<NewEvent>,
-}
-
 /// How far a declaration has been decided.
 enum Step {
     /// It is done.
@@ -56,7 +40,7 @@ enum Step {
 }
 
 /// How far it has been decided what a write comes to.
-struct Turn {
+pub(super) struct Turn {
     tries: u32,
     /// Up to where the store had been followed at first.
     known: Revision,
@@ -248,6 +232,16 @@ impl Registry {
     /// # Errors
     /// The store's; a replica that did the same meanwhile is none.
     pub async fn take_up_unplaced(&self) -> Result<(), RegistryError> {
+        let mut turn = self.turn();
+        loop {
+            let done = self.take_up_unplaced_once().await;
+            if !self.is_overtaken(done.as_ref().err(), true, &mut turn).await? {
+                return done;
+            }
+        }
+    }
+
+    async fn take_up_unplaced_once(&self) -> Result<(), RegistryError> {
         let _deciding = self.shared.deciding.write().await;
         let Some(here) = self.shared.place.node().filter(|_| !self.shared.place.is_sole()) else { return Ok(()) };
         let mut batch = Batch::new();
@@ -256,10 +250,7 @@ impl Registry {
             let record = ServiceRecord { node: Some(node), ..(*view.record).clone() };
             batch = batch.put(keys::service(view.name()), json(&record)?, Precondition::At(view.revision));
         }
-        match self.commit(batch).await {
-            Err(RegistryError::Store(StoreError::Conflict { .. })) => Ok(()),
-            done => done,
-        }
+        self.commit(batch).await
     }
 
     /// Forgets the stops by hand that do not outlive coredinator: those of services whose policy is `always`, and which are
@@ -293,88 +284,17 @@ impl Registry {
         self.commit(batch).await
     }
 
-    /// Stores what the supervisor did or is about to do with instances of `service`, all in one write under what it acts by.
-    /// Durable when it returns; readers see it a moment later.
-    ///
-    /// # Errors
-    /// The store's; [`StoreError::Fenced`] when this replica may not act any more, [`StoreError::Conflict`] when somebody else
-    /// has written of one of the replicas meanwhile.
-    pub async fn record(
-        &self,
-        service: &ServiceName,
-        recording: Recording,
-        grant: Option<&Grant>,
-    ) -> Result<Revision, StoreError> {
-        let Recording { instances, gone, written, rollout, events } = recording;
-        let as_known = |replica| match &written {
-            Some(written) => written.get(&replica).map_or(Precondition::Absent, |&at| Precondition::At(at)),
-            None => Precondition::Any,
-        };
-        let mut batch = under(grant);
-        for record in &instances {
-            batch = batch.put(keys::instance(service, record.replica), json(record)?, as_known(record.replica));
-        }
-        for replica in gone {
-            batch = batch.delete(keys::instance(service, replica), as_known(replica));
-            batch = batch.delete(keys::ack(service, replica), Precondition::Any);
-        }
-        if let Some(rollout) = rollout {
-            batch = batch.put(keys::rollout(service), json(&rollout)?, Precondition::Any);
-        }
-        for event in events {
-            batch = self.put_event(batch, event)?;
-        }
-        self.shared.store.write(batch).await
-    }
-
-    /// The record of a replica as the store has it at this moment; `None`: there is none.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn recorded(&self, service: &ServiceName, replica: u32) -> Result<Option<InstanceRecord>, StoreError> {
-        let record = self.shared.store.get(&keys::instance(service, replica)).await?;
-        let read = |value: &[u8]| {
-            serde_json::from_slice(value)
-                .map_err(|error| StoreError::Unusable(format!("a record cannot be read: {error}")))
-        };
-        record.map(|record| read(&record.value)).transpose()
-    }
-
-    /// Removes the last of a managed service that was deregistered, now that none of its instances is left. One that has
-    /// been declared again meanwhile stays.
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn forget_service(&self, service: &ServiceName, grant: Option<&Grant>) -> Result<(), RegistryError> {
-        let _deciding = self.shared.deciding.write().await;
-        let Some(view) = self.shared.service(service.as_str()).filter(|view| view.record.deleting) else {
-            return Ok(());
-        };
-        let mut batch = under(grant).delete(keys::service(service), Precondition::At(view.revision));
-        batch = batch.delete(keys::intent(service), Precondition::Any);
-        batch = batch.delete(keys::rollout(service), Precondition::Any);
-        batch = batch.delete(keys::health(service), Precondition::Any);
-        for &replica in view.written.keys() {
-            batch = batch.delete(keys::instance(service, replica), Precondition::Any);
-        }
-        for replica in view.acks.keys() {
-            batch = batch.delete(keys::ack(service, *replica), Precondition::Any);
-        }
-        let batch = self.put_event(batch, NewEvent::normal(service, "Deregistered", "deregistered"))?;
-        self.commit(batch).await
-    }
-
-    fn turn(&self) -> Turn {
+    pub(super) fn turn(&self) -> Turn {
         Turn { tries: 0, known: self.followed(), sure: self.shared.place.is_sole() }
     }
 
     /// Whether another replica has changed what was decided on, so that it has to be decided anew; answers when that is known
-    /// here. What was written says so itself. That nothing is to be done, or that there is no such thing, is true only if
-    /// what is known here is no older than the question.
+    /// here. What was written says so itself. That nothing is to be done, that there is no such thing, or that it is not
+    /// valid beside what there is, is true only if what is known here is no older than the question.
     ///
     /// # Errors
     /// The store's: whether something is to be done cannot be told.
-    async fn is_overtaken(
+    pub(super) async fn is_overtaken(
         &self,
         error: Option<&RegistryError>,
         wrote: bool,
@@ -385,7 +305,10 @@ impl Registry {
             Some(RegistryError::Store(StoreError::Conflict { .. })) => {
                 Ok(turn.tries < TRIES && self.catch_up().await.is_ok())
             }
-            None | Some(RegistryError::NotFound { .. } | RegistryError::Conflict { .. }) if !wrote && !turn.sure => {
+            None
+            | Some(RegistryError::NotFound { .. } | RegistryError::Conflict { .. } | RegistryError::Invalid(_))
+                if !wrote && !turn.sure =>
+            {
                 self.catch_up().await?;
                 turn.sure = true;
                 Ok(self.followed() > turn.known)
@@ -421,6 +344,8 @@ impl Registry {
             let batch = batch.delete(keys::service(name), Precondition::At(view.revision));
             let batch = batch.delete(keys::intent(name), Precondition::Any);
             let batch = batch.delete(keys::health(name), Precondition::Any);
+            // Of the time when it was managed.
+            let batch = batch.delete(keys::rollout(name), Precondition::Any);
             return self.put_event(batch, NewEvent::normal(name, "Deregistered", "deregistered"));
         }
         let record = ServiceRecord { deleting: true, ..(*view.record).clone() };
@@ -583,11 +508,6 @@ fn follow_command(view: &ServiceView, command: Command) -> Result<Intent, Regist
             Intent { replicas: Some(replicas), ..intent }
         }
     })
-}
-
-/// A batch that is only carried out as long as `grant` is in force.
-fn under(grant: Option<&Grant>) -> Batch {
-    Batch { fence: grant.and_then(Grant::fence).cloned(), ..Batch::new() }
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {

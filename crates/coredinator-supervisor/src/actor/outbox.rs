@@ -25,13 +25,15 @@ pub(crate) struct Writing {
 #[derive(Default)]
 pub(super) struct Outbox {
     pub(super) waiting: Writing,
+    /// A write of which it is not known whether it has happened; what waits comes after it.
+    pub(super) doubt: Option<Writing>,
     pub(super) writing: bool,
     pub(super) not_before: Option<Instant>,
 }
 
 impl Outbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && !self.writing
+        self.waiting.is_empty() && self.doubt.is_none() && !self.writing
     }
 }
 

@@ -6,20 +6,22 @@ use std::{
     time::Duration,
 };
 
-use coredinator_core::{DependencyGraph, InstanceRecord, RuntimeName, ServiceName, Started};
+use coredinator_core::{InstanceRecord, RuntimeName, ServiceName, Started};
 use coredinator_registry::{
-    Registry, ServiceView,
+    ServiceView,
     leadership::{Grant, Place, Post},
 };
 use tokio::{
     sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
+    time::Instant,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Command, Shutdown,
-    listing::{Listed, is_used, list},
+    listing::{Asked, Listed, is_used, list, runtimes_of},
+    stopping::News,
 };
 use crate::{
     actor::{Actor, ActorHandle, Beginning, Ended, Input},
@@ -28,10 +30,6 @@ use crate::{
     sweep,
 };
 
-/// How long a shutdown waits for runtimes that have not told yet what runs.
-const LISTING: Duration = Duration::from_secs(10);
-/// How long a shutdown that kills waits for runtimes that do not answer.
-const LAST_RESORT: Duration = Duration::from_secs(10);
 /// How long an actor that failed stays away.
 const RECOVERY: Duration = Duration::from_secs(1);
 
@@ -41,8 +39,8 @@ pub(super) struct Dispatcher {
     pub(super) actors: BTreeMap<ServiceName, ActorHandle>,
     /// The tasks of the actors.
     pub(super) tasks: JoinSet<Ended>,
-    /// Services whose actor ended badly, and the runtimes that have yet to tell what they run of it.
-    pub(super) recovering: BTreeMap<ServiceName, BTreeSet<RuntimeName>>,
+    /// Services whose actor ended badly, until they have another.
+    pub(super) recovering: BTreeMap<ServiceName, Recovery>,
     pub(super) listed_sender: mpsc::UnboundedSender<Listed>,
     /// What each post is held by, as far as that has been acted on.
     pub(super) grants: BTreeMap<Post, Grant>,
@@ -61,6 +59,25 @@ pub(super) struct Dispatcher {
     /// Ends those who look for what is left behind.
     pub(super) sweeping: CancellationToken,
     pub(super) _sweeping: DropGuard,
+}
+
+/// A service whose actor ended badly: its runtimes are asked what they run of it.
+pub(super) struct Recovery {
+    /// Which have yet to tell.
+    waited_for: BTreeSet<RuntimeName>,
+    /// Some runtime has told, or said that it cannot. What was under way when the actor ended has come to its end by then.
+    heard: bool,
+    pub(super) since: Instant,
+    /// Ends the asking.
+    _asking: DropGuard,
+}
+
+impl Recovery {
+    /// Whether an actor would begin with less than all there is. A runtime that is away counts only where the service needs it,
+    /// as when coredinator starts; which that are is asked each time, as what overtook the actor may have changed it.
+    fn is_open(&self, view: &ServiceView) -> bool {
+        !self.heard || runtimes_of(view).any(|runtime| self.waited_for.contains(runtime))
+    }
 }
 
 impl Dispatcher {
@@ -96,8 +113,9 @@ impl Dispatcher {
                         }
                     };
                     if how == Shutdown::StopServices {
-                        self.hear_all(&mut listed, &force).await;
-                        self.stop_services(force, &mut changes).await;
+                        let mut news = News { changes: &mut changes, listed: &mut listed, force };
+                        self.hear_all(&mut news).await;
+                        self.stop_services(news).await;
                     }
                     self.end_actors().await;
                     let _ = done.send(());
@@ -107,7 +125,7 @@ impl Dispatcher {
         }
     }
 
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         self.context.registry.place().clone()
     }
 
@@ -140,7 +158,7 @@ impl Dispatcher {
                     let (context, listed) = (Arc::clone(&self.context), self.listed_sender.clone());
                     let (grant, end) = (grant.clone(), self.sweeping.clone());
                     tokio::spawn(async move {
-                        list(Arc::clone(&context), Arc::clone(&runtime), None, grant.clone(), listed).await;
+                        list(Arc::clone(&context), Arc::clone(&runtime), Asked::All, grant.clone(), listed).await;
                         sweep::run(context, runtime, grant, end).await;
                     });
                 }
@@ -153,9 +171,9 @@ impl Dispatcher {
 
     /// Of services that wait for that runtime's word: what it tells of all covers them.
     fn no_longer_waits_for(&mut self, runtime: &RuntimeName) {
-        self.recovering.retain(|_, waited_for| {
-            waited_for.remove(runtime);
-            !waited_for.is_empty()
+        self.recovering.retain(|_, recovery| {
+            recovery.waited_for.remove(runtime);
+            !recovery.waited_for.is_empty()
         });
     }
 
@@ -171,55 +189,65 @@ impl Dispatcher {
         }
     }
 
-    fn hear(&mut self, found: Listed) {
+    pub(super) fn hear(&mut self, found: Listed) {
         if self.grant_for(&found.runtime) != Some(&found.grant) {
             return;
         }
-        let Some(running) = found.running else {
-            if found.of.is_none() {
-                self.away.insert(found.runtime);
+        match (&found.of, found.running) {
+            (Asked::All, None) => drop(self.away.insert(found.runtime)),
+            (Asked::All, Some(running)) => {
+                self.listed.insert(found.runtime.clone(), found.grant);
+                self.running.entry(found.runtime).or_default().extend(running);
             }
-            return;
-        };
-        match found.of {
-            None => drop(self.listed.insert(found.runtime.clone(), found.grant)),
-            Some(service) => {
-                if let Some(waited_for) = self.recovering.get_mut(&service) {
-                    waited_for.remove(&found.runtime);
-                    if waited_for.is_empty() {
-                        self.recovering.remove(&service);
+            // It was taken up without this runtime's word, and what it said is older than what has happened since.
+            (Asked::Of { end, .. }, _) if end.is_cancelled() => {}
+            (Asked::Of { service, .. }, running) => {
+                let Some(recovery) = self.recovering.get_mut(service) else { return };
+                recovery.heard = true;
+                if let Some(running) = running {
+                    recovery.waited_for.remove(&found.runtime);
+                    if recovery.waited_for.is_empty() {
+                        self.recovering.remove(service);
                     }
+                    self.running.entry(found.runtime).or_default().extend(running);
                 }
             }
         }
-        self.running.entry(found.runtime).or_default().extend(running);
     }
 
     /// An actor is no more: because nothing is left to do, which may have changed meanwhile, because it may not act any more,
     /// or because it panicked.
     fn actor_ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        match self.take_off(ended) {
+            Some((name, true)) => self.take_up_anew(&name),
+            // With the post, what was told of running instances is gone: nothing begins with less than all of it.
+            Some((name, false)) => self.look_at(&name),
+            None => {}
+        }
+    }
+
+    /// Strikes off an actor that has ended, and answers whose it was, and whether something of the service may be left that
+    /// nobody looks after now.
+    pub(super) fn take_off(&mut self, ended: Result<(Id, Ended), JoinError>) -> Option<(ServiceName, bool)> {
         let (id, ended) = match ended {
             Ok((id, ended)) => (id, Ok(ended)),
             Err(error) => (error.id(), Err(error)),
         };
-        let Some(name) = self.actors.iter().find(|(_, actor)| actor.task.id() == id).map(|(name, _)| name.clone())
-        else {
-            return;
-        };
+        let name = self.actors.iter().find(|(_, actor)| actor.task.id() == id).map(|(name, _)| name.clone())?;
         self.actors.remove(&name);
-        match ended {
-            // With the post, what was told of running instances is gone: nothing begins with less than all of it.
-            Ok(Ended::Done | Ended::Deposed) => self.look_at(&name),
-            Ok(Ended::Reseated | Ended::Overtaken) => self.take_up_anew(&name),
+        let anew = match ended {
+            Ok(Ended::Done | Ended::Deposed) => false,
+            Ok(Ended::Reseated | Ended::Overtaken) => true,
             Err(error) => {
                 tracing::error!(service = %name, %error, "its supervision failed, which is a defect; taking it up anew");
-                self.take_up_anew(&name);
+                true
             }
-        }
+        };
+        Some((name, anew))
     }
 
     /// Makes an actor anew once its runtimes have told what they run of its service, as when coredinator starts.
-    fn take_up_anew(&mut self, name: &ServiceName) {
+    pub(super) fn take_up_anew(&mut self, name: &ServiceName) {
         let runtimes: Vec<_> = self.context.runtimes.iter().map(Arc::clone).collect();
         let asked: Vec<_> = runtimes
             .into_iter()
@@ -229,40 +257,30 @@ impl Dispatcher {
             // Nothing is this replica's to look after. With a post, all runtimes of it are asked.
             return;
         }
-        self.recovering.insert(name.clone(), asked.iter().map(|(_, runtime)| runtime.name()).collect());
+        let end = CancellationToken::new();
+        let waited_for = asked.iter().map(|(_, runtime)| runtime.name()).collect();
+        let (since, asking) = (Instant::now(), end.clone().drop_guard());
+        let recovery = Recovery { waited_for, heard: false, since, _asking: asking };
+        self.recovering.insert(name.clone(), recovery);
         for (grant, runtime) in asked {
-            let (context, listed, name) = (Arc::clone(&self.context), self.listed_sender.clone(), name.clone());
-            tokio::spawn(async move {
+            let (context, listed) = (Arc::clone(&self.context), self.listed_sender.clone());
+            let (of, end) = (Asked::Of { service: name.clone(), end: end.clone() }, end.clone());
+            tokio::spawn(end.run_until_cancelled_owned(async move {
                 // What was being written and started at that moment comes to its end first.
                 tokio::time::sleep(RECOVERY).await;
-                list(context, runtime, Some(name), grant, listed).await;
-            });
+                list(context, runtime, of, grant, listed).await;
+            }));
         }
     }
 
     /// Whether some runtime has yet to tell what runs. One that is away counts only where a service needs it, and one whose
     /// instances others look after does not.
-    fn is_waiting(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.context.runtimes.iter().map(|runtime| runtime.name()).any(|name| {
             self.grant_for(&name).is_some()
                 && !self.listed.contains_key(&name)
                 && (!self.away.contains(&name) || is_used(&self.context.registry, &name))
         })
-    }
-
-    /// Waits until every runtime has told what runs: what an earlier coredinator left running is to be stopped too.
-    async fn hear_all(&mut self, listed: &mut mpsc::UnboundedReceiver<Listed>, force: &CancellationToken) {
-        let deadline = tokio::time::Instant::now() + LISTING;
-        while self.is_waiting() {
-            tokio::select! {
-                Some(found) = listed.recv() => self.hear(found),
-                () = force.cancelled() => return,
-                () = tokio::time::sleep_until(deadline) => {
-                    tracing::warn!("a runtime does not tell what runs; what it runs is left to the next coredinator");
-                    return;
-                }
-            }
-        }
     }
 
     fn look_at_all(&mut self) {
@@ -289,9 +307,9 @@ impl Dispatcher {
 
     /// Makes the actor of a service that is managed, or was when something of it was started, and is this replica's to look
     /// after, once every runtime that may run something of it has told what runs.
-    fn begin(&mut self, name: &ServiceName, mode: Mode) {
+    pub(super) fn begin(&mut self, name: &ServiceName, mode: Mode) {
         let Ok(view) = self.context.registry.service(name.as_str()) else { return };
-        if self.recovering.contains_key(name) || !concerns(&view) {
+        if self.recovering.get(name).is_some_and(|recovery| recovery.is_open(&view)) || !concerns(&view) {
             return;
         }
         let Some(duty) = self.context.registry.place().duty(&view) else { return };
@@ -301,10 +319,10 @@ impl Dispatcher {
             // Nothing of it that lives is this replica's.
             None => true,
         };
-        let mut runtimes = view.instances.iter().map(|i| &i.record.runtime).chain(&view.record.spec.runtime);
-        if !runtimes.all(told) {
+        if !runtimes_of(&view).all(told) {
             return;
         }
+        self.recovering.remove(name);
         let records: Vec<InstanceRecord> = view.instances.iter().map(|i| i.record.as_ref().clone()).collect();
         let found = |record: &InstanceRecord| {
             let of_runtime = self.running.get_mut(&record.runtime)?;
@@ -312,7 +330,8 @@ impl Dispatcher {
         };
         let running = records.iter().filter_map(found).collect();
         let stored = view.written.as_ref().clone();
-        let beginning = Beginning { records, stored, running, mode, duty, grant };
+        let rollout = view.rollout.as_ref().clone();
+        let beginning = Beginning { records, rollout, stored, running, mode, duty, grant };
         let actor = Actor::spawn(Arc::clone(&self.context), name.clone(), beginning, &mut self.tasks);
         self.actors.insert(name.clone(), actor);
     }
@@ -337,65 +356,6 @@ impl Dispatcher {
         };
     }
 
-    /// Stops all services, dependents first, those of one wave side by side.
-    async fn stop_services(&mut self, force: CancellationToken, changes: &mut mpsc::UnboundedReceiver<ServiceName>) {
-        let services = self.context.registry.services();
-        // What another replica can look after goes on.
-        let place = self.place();
-        let ends = |post: Post| place.is_sole() || post == Post::Node;
-        let of_here = |view: &ServiceView| concerns(view) && place.duty(view).is_some_and(|duty| ends(duty.post));
-        let declared = services.iter().filter(|view| of_here(view)).map(|view| view.name().clone());
-        let acting = self.actors.iter().filter(|(_, actor)| ends(actor.post)).map(|(name, _)| name.clone());
-        let names: BTreeSet<ServiceName> = acting.chain(declared).collect();
-        let edges = names.iter().map(|name| (name.clone(), self.depends.get(name).cloned().unwrap_or_default()));
-        // Cycles are refused at registration; without an order everything stops at once.
-        let waves = DependencyGraph::new(edges).waves().unwrap_or_else(|_| vec![names.into_iter().collect()]);
-        // Once for all waves: who asked twice does not want to wait for each of them.
-        let mut give_up = None;
-        for wave in waves.into_iter().rev() {
-            for name in &wave {
-                if !self.actors.contains_key(name) {
-                    self.begin(name, Mode::ShutDown);
-                }
-                if !self.actors.contains_key(name) && is_live(&self.context.registry, name) {
-                    tracing::warn!(service = %name, "it goes on: nothing is stopped while this replica may not act");
-                }
-            }
-            let actors: Vec<&ActorHandle> = wave.iter().filter_map(|name| self.actors.get(name)).collect();
-            for actor in &actors {
-                actor.tell(Input::Mode(Mode::ShutDown));
-            }
-            let quiet = futures_util::future::join_all(actors.iter().map(|actor| {
-                let mut quiet = actor.quiet.clone();
-                async move {
-                    // An error says that the actor has ended, and with it everything of its service.
-                    let _ = quiet.wait_for(|mode| mode.is_some_and(|mode| mode > Mode::Run)).await;
-                }
-            }));
-            tokio::pin!(quiet);
-            loop {
-                tokio::select! {
-                    _ = &mut quiet => break,
-                    () = force.cancelled(), if give_up.is_none() => {
-                        give_up = Some(tokio::time::Instant::now() + LAST_RESORT);
-                        let ending = self.actors.values().filter(|actor| ends(actor.post));
-                        ending.for_each(|actor| actor.tell(Input::Mode(Mode::Kill)));
-                    }
-                    () = sleep_until(give_up) => {
-                        tracing::error!("a runtime does not end what it runs; that is left to the next coredinator");
-                        return;
-                    }
-                    // Nothing new begins; what changes is told to those who still stop.
-                    Some(name) = changes.recv() => {
-                        if let Some(actor) = self.actors.get(&name) {
-                            actor.tell(Input::Look);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
     async fn end_actors(&mut self) {
         let actors = std::mem::take(&mut self.actors);
         actors.values().for_each(|actor| actor.tell(Input::Detach));
@@ -407,21 +367,7 @@ impl Dispatcher {
     }
 }
 
-/// Waits until then; for ever, if there is no then.
-async fn sleep_until(then: Option<tokio::time::Instant>) {
-    match then {
-        Some(then) => tokio::time::sleep_until(then).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Whether something of it runs, by the records.
-fn is_live(registry: &Registry, name: &ServiceName) -> bool {
-    let view = registry.service(name.as_str());
-    view.is_ok_and(|view| view.instances.iter().any(|instance| instance.record.state.is_live()))
-}
-
 /// Whether there is anything to supervise: a managed service, or what is left of one that is external by now.
-fn concerns(view: &ServiceView) -> bool {
+pub(super) fn concerns(view: &ServiceView) -> bool {
     view.record.spec.is_managed() || !view.instances.is_empty()
 }

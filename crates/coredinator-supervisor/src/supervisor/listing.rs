@@ -10,6 +10,7 @@ use coredinator_registry::{
     leadership::{Grant, Post},
 };
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{actor::chain, adopt, context::Context};
 
@@ -19,10 +20,27 @@ pub(super) struct Listed {
     pub(super) runtime: RuntimeName,
     /// What it was asked by.
     pub(super) grant: Grant,
-    /// The one service that it was asked about; `None`: all.
-    pub(super) of: Option<ServiceName>,
+    pub(super) of: Asked,
     /// `None`: it cannot tell yet; it is asked again.
     pub(super) running: Option<BTreeMap<(ServiceName, u32), Started>>,
+}
+
+/// What a runtime was asked about.
+#[derive(Clone)]
+pub(super) enum Asked {
+    /// Whatever it runs.
+    All,
+    /// One service, until nobody waits for the answer any more.
+    Of { service: ServiceName, end: CancellationToken },
+}
+
+impl Asked {
+    fn covers(&self, service: &ServiceName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of { service: of, .. } => of == service,
+        }
+    }
 }
 
 /// Asks a runtime for what runs already (of one service, or of all), until it answers, or until this replica no longer looks
@@ -30,11 +48,10 @@ pub(super) struct Listed {
 pub(super) async fn list(
     context: Arc<Context>,
     runtime: Arc<dyn Runtime>,
-    of: Option<ServiceName>,
+    of: Asked,
     grant: Grant,
     listed: mpsc::UnboundedSender<Listed>,
 ) {
-    let meant = |service: &ServiceName| of.as_ref().is_none_or(|of| of == service);
     let name = runtime.name();
     let place = context.registry.place();
     let post = place.post_of(&name);
@@ -45,7 +62,7 @@ pub(super) async fn list(
         // What whoever looked after it before has written last is seen before anything is concluded from records.
         let settled = context.registry.confirm(&grant).await;
         let mut records = records_of(&context.registry, &name);
-        records.retain(|(service, _), _| meant(service));
+        records.retain(|(service, _), _| of.covers(service));
         let known = known(&context.registry, &records, post);
         for view in context.registry.services() {
             if view.record.spec.runtime.as_ref() == Some(&name) {
@@ -55,7 +72,7 @@ pub(super) async fn list(
         match settled {
             Ok(()) => match runtime.list(&known).await {
                 Ok(mut found) => {
-                    found.retain(|started| meant(&started.instance.service));
+                    found.retain(|started| of.covers(&started.instance.service));
                     let plan = adopt::plan(found, &records);
                     let ending = plan
                         .end
@@ -130,9 +147,10 @@ fn records_of(registry: &Registry, runtime: &RuntimeName) -> BTreeMap<(ServiceNa
 
 /// Whether a service is declared to run there, or has run there.
 pub(super) fn is_used(registry: &Registry, runtime: &RuntimeName) -> bool {
-    let runs = |view: &ServiceView| {
-        view.record.spec.runtime.as_ref() == Some(runtime)
-            || view.instances.iter().any(|i| i.record.runtime == *runtime)
-    };
-    registry.services().iter().any(|view| runs(view))
+    registry.services().iter().any(|view| runtimes_of(view).any(|used| used == runtime))
+}
+
+/// Where a service is declared to run, and where it has run.
+pub(super) fn runtimes_of(view: &ServiceView) -> impl Iterator<Item = &RuntimeName> {
+    view.instances.iter().map(|instance| &instance.record.runtime).chain(&view.record.spec.runtime)
 }

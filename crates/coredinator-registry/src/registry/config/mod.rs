@@ -282,6 +282,10 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NoRevision`] for one that never was or is no longer kept; [`RegistryError::Store`].
     pub async fn config_at(&self, revision: u64) -> Result<ConfigDocument, RegistryError> {
+        if revision > self.config().revision && !self.shared.place.is_sole() {
+            // Another replica may have made it.
+            self.catch_up().await?;
+        }
         let head = self.config().revision;
         let mut document = self.config_document();
         let revisions = self.read_revisions().await?;
@@ -305,6 +309,21 @@ impl Registry {
     /// [`RegistryError::NotFound`]; [`RegistryError::Conflict`] (`NoConfig`) if the service has no document or never had
     /// that revision, (`NoInstance`) if `instance` is not (any more) one of its living ones; [`RegistryError::Store`].
     pub async fn acknowledge_config(
+        &self,
+        name: &str,
+        instance: &InstanceId,
+        revision: u64,
+    ) -> Result<ConfigAck, RegistryError> {
+        let mut turn = self.turn();
+        loop {
+            let done = self.acknowledge_config_once(name, instance, revision).await;
+            if !self.is_overtaken(done.as_ref().err(), done.is_ok(), &mut turn).await? {
+                return done;
+            }
+        }
+    }
+
+    async fn acknowledge_config_once(
         &self,
         name: &str,
         instance: &InstanceId,

@@ -93,7 +93,7 @@ fn who_is_left_with_nothing_is_shed_and_not_preempted() {
                 {"agent_id": "b", "options": [
                     {"id": "run", "claims": {"v": {"value": 8}}, "demands": {"steam": 2}, "utility": 1}]},
             ],
-            "holdings": [{"agent_id": "b", "cycle": 6, "option_id": "run", "grant": {"steam": 2}}],
+            "holdings": [{"agent_id": "b", "cycle": 6, "option_id": "run", "fraction": 1, "grant": {"steam": 2}}],
         }),
     );
     assert_eq!((outcomes(&plan), codes(&plan)), (vec!["granted", "denied"], vec!["first_choice", "shed"]));

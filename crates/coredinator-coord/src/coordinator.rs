@@ -285,14 +285,18 @@ impl Coordinator {
         }
         let agent = Arc::clone(engine.book().agent(id.as_str())?);
         let group = engine.group(&agent.group)?;
-        let cycle = group.open_cycle();
-        if let Some(last) = intention.valid_until_cycle.filter(|&last| last < cycle) {
-            // As with one that is stale, there is somebody who says it.
-            engine.book().seen(id.as_str(), engine.now())?;
-            return Err(CoordError::Past { last, cycle });
-        }
-        engine.book().intend(Arc::new(intention), engine.now())?;
-        let told = engine.book().told(id.as_str())?;
+        let told = {
+            // With the book locked throughout, so that no cycle closes in between.
+            let mut book = engine.book();
+            let cycle = group.open_cycle();
+            if let Some(last) = intention.valid_until_cycle.filter(|&last| last < cycle) {
+                // As with one that is stale, there is somebody who says it.
+                book.seen(id.as_str(), engine.now())?;
+                return Err(CoordError::Past { last, cycle });
+            }
+            book.intend(Arc::new(intention), engine.now())?;
+            book.told(id.as_str())?
+        };
         if let Some(told) = told {
             self.knows(id.as_str(), told.cycle, told.epoch)?;
         }

@@ -280,6 +280,8 @@ impl Driver {
         let (resources, variables) = self.group.subjects();
         let limits = Limits::default();
         if let Some(last) = intention.valid_until_cycle.filter(|&last| last < number) {
+            // There is somebody who says it. An agent that has left meanwhile is nobody to be told of.
+            self.engine.book().seen(agent.as_str(), self.engine.now()).ok()?;
             return Some(format!("its intention stood until cycle {last}, and this is cycle {number}"));
         }
         let Ok(asked) = self.engine.book().agent(agent.as_str()).cloned() else { return None };
@@ -305,7 +307,7 @@ impl Driver {
         let (resources, mut variables) = self.group.subjects();
         for variable in &mut variables {
             // Its limits may have changed since it was given that value.
-            variable.current = variable.current.map(|current| current.clamp(variable.min, variable.max));
+            variable.current = variable.current.map(|current| current.max(variable.min).min(variable.max));
         }
         let config = self.group.config();
         let wanted = chosen.needs.history.min(coredinator_core::coordination::Needs::MAX_HISTORY);
@@ -318,17 +320,19 @@ impl Driver {
         }
         self.history.truncate(wanted);
         let exists = |name: &String| resources.iter().any(|resource| resource.name == *name);
-        let varies = |name: &String| variables.iter().any(|variable| variable.name == *name);
+        let allowed = |(name, value): (&String, &f64)| {
+            variables.iter().any(|variable| variable.name == *name && variable.allows(*value))
+        };
         let holdings = collected.participants.iter().filter_map(|participant| participant.holding.as_ref());
         let holdings = holdings.map(|holding| {
-            // The configuration may have lost something since. What is left of the grant stays, but the option that it was for
-            // cannot be carried out any more.
-            if holding.grant.keys().all(exists) && holding.values.keys().all(varies) {
+            // The configuration may have lost something since, or drawn limits closer. What is left of the grant stays, but the
+            // option that it was for cannot be carried out any more.
+            if holding.grant.keys().all(exists) && holding.values.iter().all(allowed) {
                 return Arc::clone(holding);
             }
             let mut known = Holding { option_id: None, fraction: 0.0, action: Value::Null, ..Holding::clone(holding) };
             known.grant.retain(|name, _| exists(name));
-            known.values.retain(|name, _| varies(name));
+            known.values.retain(|name, value| allowed((name, value)));
             Arc::new(known)
         });
         ProblemDocument {

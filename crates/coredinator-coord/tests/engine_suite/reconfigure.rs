@@ -214,6 +214,28 @@ async fn a_fallback_that_names_what_there_is_not_is_refused_and_later_told() {
     engine.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_is_held_to_a_value_beyond_limits_that_came_closer() {
+    let section = |max: f64| json!({"variables": {"t": {"min": 0, "max": max}}});
+    let plant = Plant::new(section(200.0));
+    let engine = plant.start().await;
+    let wants = |id: &str, value: f64| json!({"agent_id": id, "options": [{"id": "run", "utility": 1, "claims": {"t": {"value": value}}}]});
+    engine.register(agent(json!({"agent_id": "a", "ttl_seconds": 100_000}))).await.unwrap();
+    let mut first = wants("a", 150.0);
+    first["valid_until_cycle"] = json!(1);
+    engine.intend(serde_json::from_value(first).unwrap()).unwrap();
+    let record = engine.step("default").await.unwrap();
+    assert_eq!(record.plan.as_ref().unwrap().decisions[0].values["t"], 150.0);
+    engine.reconfigure(config(section(100.0))).await.unwrap();
+    engine.register(agent(json!({"agent_id": "b", "ttl_seconds": 100_000}))).await.unwrap();
+    engine.intend(serde_json::from_value(wants("b", 80.0)).unwrap()).unwrap();
+    let record = engine.step("default").await.unwrap();
+    let plan = record.plan.as_ref().unwrap();
+    assert!(plan.decisions[0].values.is_empty(), "{plan:?}");
+    assert_eq!(plan.decisions[1].values["t"], 80.0);
+    engine.shutdown().await;
+}
+
 #[test]
 fn a_fallback_of_the_operators_is_checked_as_one_of_an_agent_is() {
     let parse = |section: Value| CoordinationConfig::parse("/c", &section, &Strategies::builtin());

@@ -190,3 +190,22 @@ fn a_few_elastic_options_are_searched_exactly() {
     );
     assert_eq!((plan.status, plan.objective), (PlanStatus::Optimal, 11.0));
 }
+
+#[test]
+fn where_the_least_is_all_there_is_nothing_else_is_left_unproven() {
+    let elastic = |id: &str, utility: f64, power: f64| json!({"id": id, "utility": utility, "demands": {"power": power}, "elastic": {"min_fraction": 0.5}});
+    let plan = plan(
+        &Centralized::default(),
+        &problem(json!({
+            "resources": [{"name": "power", "capacity": 3}],
+            "agents": [{"agent_id": "a"}, {"agent_id": "b", "fallback": {"id": "safe", "demands": {"power": 1}, "utility": 0}},
+                       agent("c")],
+            "intentions": [
+                {"agent_id": "a", "options": [{"id": "o1", "utility": 8, "demands": {"power": 1}}, elastic("o0", 1.0, 4.0)]},
+                {"agent_id": "b", "options": [{"id": "o0", "utility": 2, "demands": {"power": 4}}]},
+                {"agent_id": "c", "options": [{"id": "o0", "utility": 2, "demands": {"power": 3}}]},
+            ],
+        })),
+    );
+    assert_eq!((plan.status, plan.objective, plan.gap), (PlanStatus::Optimal, 8.0, 0.0));
+}

@@ -46,9 +46,10 @@ fn concave_utilities_meet_at_the_clearing_price() {
         for (at, expected) in expected.into_iter().enumerate() {
             assert_near(granted(&plan, &format!("a{at}"), "steam"), expected);
         }
-        assert_near(plan.prices.as_ref().map_or(0.0, |prices| prices["steam"]), price);
+        assert_near(plan.prices.as_ref().expect("prices")["steam"], price);
         assert!(plan.converged, "{capacity}: {plan:?}");
         assert!(plan.gap < 1e-6, "{capacity}: {}", plan.gap);
+        assert!(price > 0.0 || plan.status == PlanStatus::Optimal, "{capacity}: {plan:?}");
     }
 }
 

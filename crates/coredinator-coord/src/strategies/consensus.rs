@@ -91,7 +91,8 @@ impl CoordinationStrategy for Consensus {
         negotiator: &dyn Negotiator,
     ) -> Result<Resolution, StrategyError> {
         if let Some(easy) = Resolution::first_choices(problem) {
-            return Ok(easy);
+            // Nothing is short, so nothing costs anything.
+            return Ok(Resolution { prices: Some(vec![0.0; problem.resources().len()]), ..easy });
         }
         let most = budget.iterations().map(|iterations| u32::try_from(iterations.max(1)).unwrap_or(u32::MAX));
         let negotiates =

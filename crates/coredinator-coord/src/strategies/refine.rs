@@ -7,6 +7,9 @@ use super::shares::{Curve, Share, divide};
 /// How many times everyone is gone through for something better.
 const MAX_PASSES: usize = 8;
 
+/// What is left of something beside the least of all, as a share of it, if that is nothing but rounding.
+const NO_ROOM: f64 = 1e-8;
+
 /// A draft with these choices, and nothing for others, as far as they fit together (which those of a solution do), rounding included.
 pub(super) fn adopt<'p>(problem: &'p Problem, picks: &[(usize, Pick)]) -> Draft<'p> {
     let mut draft = Draft::bare(problem);
@@ -88,11 +91,23 @@ pub(super) fn divide_anew<'p>(
     if grants.is_empty() {
         return None;
     }
-    let division = divide(&shares, &left)?;
     let mut divided = draft.clone();
     for (&(party, candidate), share) in grants.iter().zip(&shares) {
         divided.set(party, Pick::Option { candidate, fraction: share.least });
     }
+    // Where the least of all is all there is, nothing is left to divide among those who need it.
+    let mut room = left.clone();
+    for share in &shares {
+        share.takes.iter().for_each(|&(row, amount)| room[row] -= amount * share.least);
+    }
+    let stuck = |share: &Share| share.takes.iter().any(|&(row, _)| room[row] <= NO_ROOM * left[row]);
+    let stuck: Vec<bool> = shares.iter().map(stuck).collect();
+    for (share, _) in shares.iter().zip(&stuck).filter(|&(_, &stuck)| stuck) {
+        share.takes.iter().for_each(|&(row, amount)| left[row] -= amount * share.least);
+    }
+    let open = grants.into_iter().zip(shares).zip(stuck).filter(|&(_, stuck)| !stuck);
+    let (grants, shares): (Vec<_>, Vec<_>) = open.map(|(of, _)| of).unzip();
+    let division = divide(&shares, &left)?;
     for ((&(party, candidate), share), fraction) in grants.iter().zip(&shares).zip(division.fractions) {
         let whole = if fraction > 1.0 - 1e-7 { 1.0 } else { fraction };
         let fraction = divided.largest_fraction(candidate).map_or(share.least, |largest| whole.min(largest));

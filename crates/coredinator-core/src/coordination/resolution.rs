@@ -65,7 +65,8 @@ pub struct Note {
 }
 
 impl Resolution {
-    /// Everyone's first choice, if nothing conflicts; the answer of every strategy then.
+    /// Everyone's first choice, if nothing conflicts; the answer of every strategy then. It is `optimal` where that is also what is
+    /// worth most to everyone: whatever a strategy aims at, there is nothing better.
     #[must_use]
     pub fn first_choices(problem: &Problem) -> Option<Self> {
         let possible = |candidate: usize| problem.candidates()[candidate].possible;
@@ -84,7 +85,13 @@ impl Resolution {
             (Presence::Absent, None) => Some(Pick::Nothing),
         };
         let picks = problem.parties().iter().map(pick).collect::<Option<Vec<_>>>()?;
-        Some(Self { picks, converged: true, ..Self::default() })
+        let utility = |candidate: usize| problem.candidates()[candidate].utility;
+        let is_best = |party: &super::problem::Party| {
+            party.presence != Presence::Active
+                || party.options().chain(party.fallback()).all(|other| utility(other) <= utility(party.options().start))
+        };
+        let optimal = problem.parties().iter().all(is_best);
+        Some(Self { picks, converged: true, optimal, ..Self::default() })
     }
 
     /// What is chosen for a party, as a candidate and a fraction.

@@ -26,7 +26,7 @@ pub(super) struct Classes<'a> {
 }
 
 /// The largest class that is resolved together; in a larger one, who is worth most for what it takes goes first.
-const TOGETHER: usize = 256;
+const TOGETHER: usize = 512;
 
 /// The steps of search for each agent of a class, and for all classes together.
 const STEPS_EACH: u64 = 2_000;

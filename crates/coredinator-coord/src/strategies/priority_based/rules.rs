@@ -18,7 +18,7 @@ use serde_json::Value;
 /// priority never lowers what it gets. The second holds where no agent gives back, by getting an option, anything that it would have taken by not
 /// getting it (so always where fallbacks take nothing), and where classes are resolved exactly, as small ones are.
 ///
-/// **Cost.** A bounded search where a class has at most 256 agents; O(n log n) for n options where it is larger: greedily, by
+/// **Cost.** A bounded search where a class has at most 512 agents; O(n log n) for n options where it is larger: greedily, by
 /// what is gained for what it takes at prices of what is short. It always answers.
 ///
 /// The order of classes is that of lexicographic goal programming (Charnes and Cooper 1961), and of the priority arrays by

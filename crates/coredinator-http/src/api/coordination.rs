@@ -193,12 +193,12 @@ async fn solve(api: &Api, document: &Value, strategy: Option<&str>) -> Result<Re
     }
 }
 
-/// Of a dry run the strategy is named by a query parameter, whose errors are told as those of all others are.
+/// Of a dry run the strategy is named by a query parameter: what is wrong with it is told with its place there.
 fn of_query(error: CoordError) -> Problem {
     match error {
         CoordError::Invalid(mut errors) if errors.iter().all(|error| error.pointer.starts_with("/strategy")) => {
             errors.iter_mut().for_each(|error| error.pointer.replace_range(..1, "?"));
-            Problem::bad_query(errors)
+            CoordError::Invalid(errors).into()
         }
         other => other.into(),
     }

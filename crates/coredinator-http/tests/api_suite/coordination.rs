@@ -370,11 +370,11 @@ async fn a_problem_on_paper_is_solved_and_nobody_is_told() {
         assert_eq!(plan.json()["verified"], true);
     }
     assert_eq!(plant.get(&agent("mine", "/decision")).await.status, 204);
-    // As of any other query parameter that is wrong.
-    let unknown = dry("&strategy=centralised", &problem).await.problem(400, "InvalidParameter");
+    // It is well formed: which strategies there are is not in the description.
+    let unknown = dry("&strategy=centralised", &problem).await.problem(422, "Invalid");
     assert_eq!(unknown["errors"][0]["pointer"], "?strategy", "{unknown}");
     let odd = dry("&strategy=%7B%22consensus%22%3A%7B%22rounds%22%3A0%7D%7D", &problem).await;
-    let odd = odd.problem(400, "InvalidParameter");
+    let odd = odd.problem(422, "Invalid");
     assert_eq!(odd["errors"][0]["pointer"], "?strategy/consensus/rounds", "{odd}");
     assert!(unknown["errors"][0]["hint"].as_str().unwrap().contains("centralized"), "{unknown}");
     let wrong = json!({"agents": [{"agent_id": "a", "weight": "x"}], "resources": [{"name": "steam"}], "sead": 1});

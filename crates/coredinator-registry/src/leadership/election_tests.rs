@@ -198,6 +198,8 @@ struct World {
     candidates: Vec<Candidate>,
     at: Instant,
     last_epoch: Epoch,
+    /// Whose step was the last.
+    last: usize,
 }
 
 impl World {
@@ -216,6 +218,7 @@ impl World {
             candidates: (0..candidates).map(new).collect(),
             at,
             last_epoch: Epoch::ZERO,
+            last: 0,
         }
     }
 
@@ -233,7 +236,10 @@ impl World {
         let passed = self.random.i64(0..400);
         let jump = if faulty && self.random.u8(..) < 4 { self.random.i64(-100_000..100_000) } else { 0 };
         self.wall.0.fetch_add(passed + jump, Ordering::Relaxed);
-        let of = self.random.usize(..self.candidates.len());
+        // In the end everyone has its turn in time: who is passed over for ten seconds has lost the lease, and rightly.
+        let of =
+            if faulty { self.random.usize(..self.candidates.len()) } else { (self.last + 1) % self.candidates.len() };
+        self.last = of;
         let (at, random) = (self.at, &mut self.random);
         let candidate = &mut self.candidates[of];
         if faulty && random.u8(..) < 5 {

@@ -67,8 +67,8 @@ fn has_something(problem: &Problem, party: usize) -> bool {
     of.options().chain(of.fallback()).any(|candidate| problem.candidates()[candidate].possible)
 }
 
-/// What is picked for some parties is worth together.
-fn worth(problem: &Problem, picks: &[Pick], open: &[usize], value: &impl Fn(usize) -> f64) -> f64 {
+/// What is picked for some parties is worth together, where `value` says what a candidate is worth in full.
+pub(super) fn worth(problem: &Problem, picks: &[Pick], open: &[usize], value: &impl Fn(usize) -> f64) -> f64 {
     let worth = |&party: &usize| match picks[party] {
         Pick::Option { candidate, fraction } => {
             let elastic = problem.candidates()[candidate].elastic;

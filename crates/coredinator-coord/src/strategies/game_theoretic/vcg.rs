@@ -5,7 +5,7 @@ use coredinator_core::coordination::{Budget, Pick, Problem, Resolution};
 use super::{
     super::{
         groups::groups,
-        reconsider::{Known, make_best},
+        reconsider::{Known, make_best, worth},
         refine::adopt,
     },
     Credit,
@@ -136,15 +136,7 @@ impl Inquiry<'_> {
 
     /// What some have is worth together.
     fn worth(&self, parties: &[usize], picks: &[Pick]) -> f64 {
-        let worth = |&party: &usize| match picks[party] {
-            Pick::Option { candidate, fraction } => {
-                let elastic = self.problem.candidates()[candidate].elastic;
-                self.values[candidate] * elastic.map_or(1.0, |elastic| elastic.shape.worth(fraction))
-            }
-            Pick::Fallback => self.problem.parties()[party].fallback().map_or(0.0, |at| self.values[at]),
-            Pick::Held | Pick::Nothing => 0.0,
-        };
-        parties.iter().map(worth).sum()
+        worth(self.problem, picks, parties, &|candidate| self.values[candidate])
     }
 }
 

@@ -242,7 +242,7 @@ impl<'a> Passage<'a> {
     /// better than what going one by one has come to.
     fn serve_by_worth(&mut self, parties: &[usize], base: Draft<'a>) {
         let problem = self.classes.problem;
-        let before = (self.shed(parties), self.value(parties));
+        let before = self.picks(parties);
         let one_by_one = std::mem::replace(&mut self.draft, base);
         let mut queue = Queue::default();
         for &party in parties {
@@ -263,20 +263,21 @@ impl<'a> Passage<'a> {
             }
         }
         parties.iter().for_each(|&party| _ = self.serve_one(party));
-        let after = (self.shed(parties), self.value(parties));
-        if after.0 > before.0 || (after.0 == before.0 && after.1 < before.1) {
+        let after = self.picks(parties);
+        let (lost, gained) = (shed(&after) > shed(&before), self.value(&after) >= self.value(&before));
+        if lost || shed(&after) == shed(&before) && !gained {
             self.draft = one_by_one;
         }
     }
 
-    /// How many of these have nothing.
-    fn shed(&self, parties: &[usize]) -> usize {
-        parties.iter().filter(|&&party| self.draft.pick(party) == Pick::Nothing).count()
+    /// What these have now.
+    fn picks(&self, parties: &[usize]) -> Vec<(usize, Pick)> {
+        parties.iter().map(|&party| (party, self.draft.pick(party))).collect()
     }
 
-    /// What these have is worth together.
-    fn value(&self, parties: &[usize]) -> f64 {
-        let chosen = parties.iter().filter_map(|&party| taken(self.classes.problem, party, self.draft.pick(party)));
+    /// What some would have is worth together.
+    fn value(&self, picks: &[(usize, Pick)]) -> f64 {
+        let chosen = picks.iter().filter_map(|&(party, pick)| taken(self.classes.problem, party, pick));
         chosen.map(|(candidate, fraction)| self.classes.worth(candidate, fraction)).sum()
     }
 
@@ -296,7 +297,7 @@ impl<'a> Passage<'a> {
         if elastic.is_empty() || budget.is_over() {
             return;
         }
-        let before: Vec<(usize, Pick)> = elastic.iter().map(|&party| (party, self.draft.pick(party))).collect();
+        let before = self.picks(&elastic);
         let mut picks: Vec<Pick> = (0..problem.parties().len()).map(|party| self.draft.pick(party)).collect();
         if make_most(problem, &mut picks, &elastic, |candidate| self.worth(candidate)).more > 0.0 {
             let after: Vec<(usize, Pick)> = elastic.iter().map(|&party| (party, picks[party])).collect();
@@ -338,13 +339,8 @@ impl<'a> Passage<'a> {
         let steps = self.steps.min(STEPS_EACH * parties.len() as u64);
         let found = solver::solve(&scope, Some(steps), budget);
         self.steps -= steps.min(found.steps.max(1));
-        let before: Vec<(usize, Pick)> = parties.iter().map(|&party| (party, self.draft.pick(party))).collect();
-        let shed = |picks: &[(usize, Pick)]| picks.iter().filter(|(_, pick)| *pick == Pick::Nothing).count();
-        let value = |picks: &[(usize, Pick)]| -> f64 {
-            let chosen = picks.iter().filter_map(|&(party, pick)| taken(problem, party, pick));
-            chosen.map(|(candidate, fraction)| self.classes.worth(candidate, fraction)).sum()
-        };
-        let (old, new) = (value(&before), value(&found.picks));
+        let before = self.picks(&parties);
+        let (old, new) = (self.value(&before), self.value(&found.picks));
         if shed(&found.picks) <= shed(&before) && new > old + old.abs().max(new.abs()) * TOLERANCE {
             self.replace(&before, &found.picks);
         }
@@ -467,6 +463,11 @@ fn wishes(problem: &Problem, class: impl Iterator<Item = usize>) -> BTreeMap<usi
         }
     }
     sums.into_iter().map(|(variable, (sum, total))| (variable, sum / total)).collect()
+}
+
+/// How many of these would have nothing.
+fn shed(picks: &[(usize, Pick)]) -> usize {
+    picks.iter().filter(|(_, pick)| *pick == Pick::Nothing).count()
 }
 
 /// What a party has, as a candidate and a fraction.
